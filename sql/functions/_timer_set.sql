@@ -1,0 +1,15 @@
+CREATE OR REPLACE FUNCTION {{ schema }}._timer_set(p_lane bigint, p_channel text, p_at timestamptz, p_released_at timestamptz)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  INSERT INTO {{ schema }}.wake (lane, channel, at, released_at)
+  SELECT p_lane, p_channel, p_at, p_released_at
+   WHERE NOT EXISTS (SELECT FROM {{ schema }}.wake w
+                      WHERE (w.at IS NOT NULL OR w.released_at IS NOT NULL) AND w.lane = p_lane AND w.channel = p_channel
+                        AND w.at <= p_at AND (p_released_at IS NULL OR w.released_at = p_released_at));
+END
+$function$;
+COMMENT ON FUNCTION {{ schema }}._timer_set(bigint, text, timestamptz, timestamptz) IS
+'Has a channel looked at when p_at is over, unless a timer does so already. p_released_at: the release that an interval is counted from, or NULL.';

@@ -1,0 +1,53 @@
+CREATE OR REPLACE FUNCTION {{ schema }}.message_create(channel text, content bytea, lock_ms bigint, delay_ms bigint DEFAULT 0)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $function$
+-- Locks nothing that anyone else touches: it only inserts. Its transaction may stay open for an hour or roll back, and nobody notices.
+DECLARE
+  v_channel text := COALESCE(message_create.channel, gen_random_uuid()::text);
+  v_lane    bigint := CASE WHEN message_create.channel IS NULL THEN 0 ELSE {{ schema }}._lane(message_create.channel) END;
+  v_now     timestamptz := {{ schema }}._clock();
+  v_at      timestamptz;
+  v_id      bigint;
+  v_status  {{ schema }}.message_status;
+BEGIN
+  IF octet_length(v_channel) NOT BETWEEN 1 AND 512 THEN
+    PERFORM {{ schema }}._raise_invalid('channel', message_create.channel, 'Give a name of 1 to 512 bytes, or NULL for no channel.');
+  END IF;
+  IF message_create.content IS NULL THEN
+    PERFORM {{ schema }}._raise_invalid('content', NULL, 'Give the content as bytea; it may be empty.');
+  END IF;
+  IF message_create.lock_ms IS NULL OR message_create.lock_ms NOT BETWEEN 0 AND 3155760000000 THEN
+    PERFORM {{ schema }}._raise_invalid('lock_ms', message_create.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years).');
+  END IF;
+  IF message_create.delay_ms IS NULL OR message_create.delay_ms NOT BETWEEN -3155760000000 AND 3155760000000 THEN
+    PERFORM {{ schema }}._raise_invalid('delay_ms', message_create.delay_ms::text, 'Give milliseconds from -3155760000000 to 3155760000000 (100 years either way).');
+  END IF;
+
+  -- A policy that is committed while we look is not seen here; the dequeue that takes the message will see it and put the message back.
+  v_at := v_now + message_create.delay_ms * interval '1 ms';
+  INSERT INTO {{ schema }}.message AS m (lane, lock_ms, created_at, dequeue_at, timer_at, status, channel, content)
+  VALUES (v_lane, message_create.lock_ms, v_now, v_at,
+          CASE WHEN message_create.delay_ms > 0 THEN v_at END,
+          CASE WHEN message_create.delay_ms > 0
+                 OR v_lane <> 0 AND EXISTS (SELECT FROM {{ schema }}._policy_in_force p WHERE p.channel = v_channel)
+               THEN 'WAITING'::{{ schema }}.message_status ELSE 'READY' END,
+          v_channel, message_create.content)
+  RETURNING m.id, m.status INTO v_id, v_status;
+
+  IF v_status = 'WAITING' AND message_create.delay_ms <= 0 THEN
+    INSERT INTO {{ schema }}.wake (lane, channel) VALUES (v_lane, v_channel);
+  END IF;
+  IF {{ schema }}._event_channel() IS NOT NULL THEN
+    PERFORM {{ schema }}._event_notify('MESSAGE_CREATED', v_id, v_channel, message_create.delay_ms);
+  END IF;
+  RETURN v_id;
+END
+$function$;
+COMMENT ON FUNCTION {{ schema }}.message_create(text, bytea, bigint, bigint) IS
+'Puts a message into a channel and returns its id.
+It can be dequeued once the calling transaction has committed and delay_ms milliseconds have passed since the call; a negative delay puts it ahead of others in its channel. channel NULL: no channel; all such messages share one turn, first in, first out. lock_ms is for how many milliseconds a dequeue locks it and a heartbeat extends the lock. Errors: 22004, 22023.';

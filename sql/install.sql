@@ -1,0 +1,52 @@
+-- pylonny: a multi-tenant message queue that is nothing but PostgreSQL.
+-- Table of contents, in the order of installation. This is the only file that includes others.
+
+-- Tables, types, sequences, indexes
+{% include "migrations/0001_initial.sql" %}
+
+-- The one clock, the one hash, the one place that knows of the event channel
+{% include "functions/_clock.sql" %}
+{% include "functions/_lane.sql" %}
+{% include "functions/_event_channel.sql" %}
+{% include "functions/_event_notify.sql" %}
+{% include "functions/_raise_invalid.sql" %}
+
+-- Putting messages in
+{% include "functions/message_create.sql" %}
+{% include "functions/message_create_many.sql" %}
+
+-- Deciding when a message becomes ready
+{% include "functions/_channel_survey.sql" %}
+{% include "functions/_channel_withdraw.sql" %}
+{% include "functions/_timer_set.sql" %}
+{% include "functions/_channel_advance.sql" %}
+{% include "functions/_lane_tend.sql" %}
+{% include "functions/_timers_expire.sql" %}
+{% include "functions/_wakes_next.sql" %}
+{% include "functions/_tend.sql" %}
+{% include "functions/_tend_carefully.sql" %}
+{% include "functions/_seek_carefully.sql" %}
+
+-- Taking messages out
+{% include "functions/_take_one.sql" %}
+{% include "functions/_take_many.sql" %}
+{% include "functions/_retry_ms.sql" %}
+{% include "functions/message_dequeue.sql" %}
+
+-- Finishing them
+{% include "functions/message_delete.sql" %}
+{% include "functions/message_delete_many.sql" %}
+{% include "functions/message_defer.sql" %}
+{% include "functions/message_heartbeat.sql" %}
+{% include "functions/message_cancel.sql" %}
+
+-- Looking at them
+{% include "functions/message_status.sql" %}
+
+-- Limits
+{% include "functions/_policy_add.sql" %}
+{% include "functions/channel_policy_set.sql" %}
+{% include "functions/channel_policy_clear.sql" %}
+
+-- Who may do what
+{% include "grants.sql" %}

@@ -1,0 +1,185 @@
+-- Tables, types, sequences and indexes of the first release.
+--
+-- Upgrading at noon: nothing to upgrade from; this file only creates.
+
+CREATE TABLE {{ schema }}.migration (
+  version         integer     NOT NULL,
+  name            text        NOT NULL,
+  checksum        text        NOT NULL,
+  package_version text        NOT NULL,
+  applied_at      timestamptz NOT NULL,
+  CONSTRAINT migration_version_pkey PRIMARY KEY (version)
+);
+COMMENT ON TABLE {{ schema }}.migration IS 'pylonny: the ledger of what is installed in this schema, one row a migration. Its presence marks the schema as pylonny''s.';
+COMMENT ON COLUMN {{ schema }}.migration.version IS 'Number of the migration, in the order of application.';
+COMMENT ON COLUMN {{ schema }}.migration.name IS 'Name of the migration''s file without number and ending.';
+COMMENT ON COLUMN {{ schema }}.migration.checksum IS 'SHA-256 (hex) of the migration''s template as it was applied.';
+COMMENT ON COLUMN {{ schema }}.migration.package_version IS 'Version of the package that applied it.';
+COMMENT ON COLUMN {{ schema }}.migration.applied_at IS 'When it was applied.';
+
+
+CREATE TYPE {{ schema }}.message_status   AS ENUM ('WAITING', 'READY', 'LOCKED');
+CREATE TYPE {{ schema }}.dequeue_result   AS ENUM ('MESSAGE_DEQUEUED', 'MESSAGE_NOT_AVAILABLE');
+CREATE TYPE {{ schema }}.delete_result    AS ENUM ('MESSAGE_DELETED', 'MESSAGE_NOT_FOUND', 'MESSAGE_STATE_INVALID');
+CREATE TYPE {{ schema }}.defer_result     AS ENUM ('MESSAGE_DEFERRED', 'MESSAGE_NOT_FOUND', 'MESSAGE_STATE_INVALID');
+CREATE TYPE {{ schema }}.heartbeat_result AS ENUM ('MESSAGE_HEARTBEATED', 'MESSAGE_NOT_FOUND', 'MESSAGE_STATE_INVALID', 'MESSAGE_BUSY');
+CREATE TYPE {{ schema }}.cancel_result    AS ENUM ('MESSAGE_CANCELLED', 'MESSAGE_NOT_FOUND', 'MESSAGE_STATE_INVALID');
+COMMENT ON TYPE {{ schema }}.message_status IS 'Where a message is in its life: WAITING (for its delay, or for its channel''s policy to release it), READY (the next dequeue may take it) or LOCKED (a worker has it, or had it and its lock''s end was not noticed yet).';
+COMMENT ON TYPE {{ schema }}.dequeue_result IS 'What message_dequeue answers.';
+COMMENT ON TYPE {{ schema }}.delete_result IS 'What message_delete answers.';
+COMMENT ON TYPE {{ schema }}.defer_result IS 'What message_defer answers.';
+COMMENT ON TYPE {{ schema }}.heartbeat_result IS 'What message_heartbeat answers.';
+COMMENT ON TYPE {{ schema }}.cancel_result IS 'What message_cancel answers.';
+
+
+CREATE TABLE {{ schema }}.message (
+  id           bigint      GENERATED ALWAYS AS IDENTITY,
+  lane         bigint      NOT NULL,
+  lock_ms      bigint      NOT NULL,
+  created_at   timestamptz NOT NULL,
+  dequeue_at   timestamptz NOT NULL,
+  timer_at     timestamptz,
+  locked_at    timestamptz,
+  unlock_at    timestamptz,
+  policy_id    bigint,
+  num_attempts integer     NOT NULL DEFAULT 0,
+  status       {{ schema }}.message_status NOT NULL,
+  channel      text COLLATE "C" NOT NULL,
+  content      bytea       NOT NULL,
+  state        bytea,
+  CONSTRAINT message_id_pkey PRIMARY KEY (id)
+);
+COMMENT ON TABLE {{ schema }}.message IS 'The messages, one row each. Read it as you like; change it only through the functions.';
+COMMENT ON COLUMN {{ schema }}.message.id IS 'Number of the message, ascending in the order of creation; never used again.';
+COMMENT ON COLUMN {{ schema }}.message.lane IS 'The rotation''s key: a hash of the channel, or 0 for all messages created without one.';
+COMMENT ON COLUMN {{ schema }}.message.lock_ms IS 'How long a dequeue locks the message, in milliseconds.';
+COMMENT ON COLUMN {{ schema }}.message.created_at IS 'When it was created.';
+COMMENT ON COLUMN {{ schema }}.message.dequeue_at IS 'When it is due, and with id its place in the channel: the time of its creation or deferral plus the delay.';
+COMMENT ON COLUMN {{ schema }}.message.timer_at IS 'When a dequeue has to look at it: the end of its delay (WAITING) or of its lock (LOCKED); NULL if there is nothing to look at.';
+COMMENT ON COLUMN {{ schema }}.message.locked_at IS 'When it was dequeued last; NULL if never.';
+COMMENT ON COLUMN {{ schema }}.message.unlock_at IS 'When the lock of its last dequeue ends or ended; NULL if it was not dequeued since its creation or deferral.';
+COMMENT ON COLUMN {{ schema }}.message.policy_id IS 'The version of the channel''s policy that released it last; NULL if it was released without one.';
+COMMENT ON COLUMN {{ schema }}.message.num_attempts IS 'How often it was dequeued: the fencing token.';
+COMMENT ON COLUMN {{ schema }}.message.status IS 'WAITING, READY or LOCKED.';
+COMMENT ON COLUMN {{ schema }}.message.channel IS 'Its channel; a random name of its own if it was created without one.';
+COMMENT ON COLUMN {{ schema }}.message.content IS 'What the producer gave.';
+COMMENT ON COLUMN {{ schema }}.message.state IS 'What the worker kept at the last deferral that gave a state.';
+
+-- One index a question, so that each holds only the rows that may answer it.
+CREATE INDEX message_ready_idx ON {{ schema }}.message (lane, dequeue_at, id) WHERE status = 'READY';
+COMMENT ON INDEX {{ schema }}.message_ready_idx IS 'Which message is next, in rotation over the lanes?';
+CREATE INDEX message_waiting_idx ON {{ schema }}.message (lane, dequeue_at, id) WHERE status = 'WAITING' AND lane <> 0;
+COMMENT ON INDEX {{ schema }}.message_waiting_idx IS 'Which message of a channel is the next to be released?';
+CREATE INDEX message_locked_idx ON {{ schema }}.message (lane) WHERE status = 'LOCKED' AND lane <> 0;
+COMMENT ON INDEX {{ schema }}.message_locked_idx IS 'How many of a channel are out?';
+CREATE INDEX message_timer_idx ON {{ schema }}.message (timer_at) WHERE timer_at IS NOT NULL;
+COMMENT ON INDEX {{ schema }}.message_timer_idx IS 'Which delays and locks are over?';
+
+
+CREATE TABLE {{ schema }}.channel_policy (
+  id                  bigint  GENERATED ALWAYS AS IDENTITY,
+  channel             text COLLATE "C" NOT NULL,
+  max_concurrency     integer,
+  release_interval_ms bigint,
+  cleared             boolean NOT NULL,
+  CONSTRAINT channel_policy_channel_id_pkey PRIMARY KEY (channel, id)
+);
+COMMENT ON TABLE {{ schema }}.channel_policy IS 'Versions of the channels'' policies, only ever added to, so that setting one waits for nobody; the highest id of a channel is in force, older ones are removed in passing.';
+COMMENT ON COLUMN {{ schema }}.channel_policy.id IS 'Number of the version.';
+COMMENT ON COLUMN {{ schema }}.channel_policy.channel IS 'The channel it is for.';
+COMMENT ON COLUMN {{ schema }}.channel_policy.max_concurrency IS 'How many messages of the channel may be out at a time; 0: paused, NULL: no limit.';
+COMMENT ON COLUMN {{ schema }}.channel_policy.release_interval_ms IS 'Milliseconds between two dequeues of the channel; NULL: no interval.';
+COMMENT ON COLUMN {{ schema }}.channel_policy.cleared IS 'True if this version says that the channel has no policy.';
+
+CREATE VIEW {{ schema }}._policy_in_force AS
+SELECT p.id, p.channel, p.max_concurrency, p.release_interval_ms
+  FROM (SELECT DISTINCT ON (v.channel) v.id, v.channel, v.max_concurrency, v.release_interval_ms, v.cleared
+          FROM {{ schema }}.channel_policy v
+         ORDER BY v.channel, v.id DESC) p
+ WHERE NOT p.cleared;
+COMMENT ON VIEW {{ schema }}._policy_in_force IS 'The policies in force, one row a channel that has one.';
+COMMENT ON COLUMN {{ schema }}._policy_in_force.id IS 'Number of the version that is in force.';
+COMMENT ON COLUMN {{ schema }}._policy_in_force.channel IS 'The channel it is for.';
+COMMENT ON COLUMN {{ schema }}._policy_in_force.max_concurrency IS 'How many messages of the channel may be out at a time; 0: paused, NULL: no limit.';
+COMMENT ON COLUMN {{ schema }}._policy_in_force.release_interval_ms IS 'Milliseconds between two dequeues of the channel; NULL: no interval.';
+
+
+CREATE TABLE {{ schema }}.wake (
+  lane        bigint NOT NULL,
+  at          timestamptz,
+  released_at timestamptz,
+  channel     text COLLATE "C" NOT NULL
+);
+COMMENT ON TABLE {{ schema }}.wake IS 'Signals and timers, only ever added to: look at this channel, now or at a time; deleted when that was done.';
+COMMENT ON COLUMN {{ schema }}.wake.lane IS 'The channel''s lane.';
+COMMENT ON COLUMN {{ schema }}.wake.at IS 'When to look at the channel; NULL: now.';
+COMMENT ON COLUMN {{ schema }}.wake.released_at IS 'Set if this is the timer of a release interval: the time of the dequeue that the interval follows.';
+COMMENT ON COLUMN {{ schema }}.wake.channel IS 'The channel to look at.';
+-- It has no key (an index entry a wake for nothing). Without this a publication of all tables would make its deletes fail.
+ALTER TABLE {{ schema }}.wake REPLICA IDENTITY FULL;
+
+CREATE INDEX wake_due_idx ON {{ schema }}.wake (lane) WHERE at IS NULL;
+COMMENT ON INDEX {{ schema }}.wake_due_idx IS 'Which channel is to be looked at next, in rotation over the lanes?';
+CREATE INDEX wake_timer_idx ON {{ schema }}.wake (at) WHERE at IS NOT NULL;
+COMMENT ON INDEX {{ schema }}.wake_timer_idx IS 'Which timers are over?';
+CREATE INDEX wake_lane_idx ON {{ schema }}.wake (lane) WHERE at IS NOT NULL OR released_at IS NOT NULL;
+COMMENT ON INDEX {{ schema }}.wake_lane_idx IS 'Which timers has this channel, and when was it released last?';
+
+
+-- Sequences, because what one session sets all others see at once, without a row, a lock or a wait, and even if it rolls back.
+-- Unlogged: after a crash the rotation may begin anywhere.
+CREATE UNLOGGED SEQUENCE {{ schema }}.rotation AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE {{ schema }}.rotation IS 'The lane that was served last.';
+CREATE UNLOGGED SEQUENCE {{ schema }}.wake_rotation AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE {{ schema }}.wake_rotation IS 'The lane whose wakes were handled last.';
+
+
+CREATE TYPE {{ schema }}.dequeued AS (
+  result       {{ schema }}.dequeue_result,
+  id           bigint,
+  channel      text,
+  content      bytea,
+  state        bytea,
+  num_attempts integer,
+  is_unlocked  boolean,
+  unlock_at    timestamptz,
+  retry_ms     bigint
+);
+COMMENT ON TYPE {{ schema }}.dequeued IS 'A row of message_dequeue. It may grow at the end: name the columns that you read.';
+COMMENT ON COLUMN {{ schema }}.dequeued.result IS 'MESSAGE_DEQUEUED, or MESSAGE_NOT_AVAILABLE in a row of its own.';
+COMMENT ON COLUMN {{ schema }}.dequeued.id IS 'The message.';
+COMMENT ON COLUMN {{ schema }}.dequeued.channel IS 'Its channel.';
+COMMENT ON COLUMN {{ schema }}.dequeued.content IS 'Its content.';
+COMMENT ON COLUMN {{ schema }}.dequeued.state IS 'The state that a deferral left with it, or NULL.';
+COMMENT ON COLUMN {{ schema }}.dequeued.num_attempts IS 'How often it was dequeued, this time included: the fencing token for delete, defer and heartbeat.';
+COMMENT ON COLUMN {{ schema }}.dequeued.is_unlocked IS 'True if this delivery follows a lock that expired, false after a create or a defer.';
+COMMENT ON COLUMN {{ schema }}.dequeued.unlock_at IS 'When the lock ends.';
+COMMENT ON COLUMN {{ schema }}.dequeued.retry_ms IS 'With MESSAGE_NOT_AVAILABLE: milliseconds until something known can become available; NULL if nothing is known.';
+
+CREATE TYPE {{ schema }}.deleted AS (
+  id     bigint,
+  result {{ schema }}.delete_result
+);
+COMMENT ON TYPE {{ schema }}.deleted IS 'A row of message_delete_many. It may grow at the end: name the columns that you read.';
+COMMENT ON COLUMN {{ schema }}.deleted.id IS 'The message, as it was given.';
+COMMENT ON COLUMN {{ schema }}.deleted.result IS 'What became of it.';
+
+CREATE TYPE {{ schema }}.message_state AS (
+  id           bigint,
+  status       {{ schema }}.message_status,
+  channel      text,
+  num_attempts integer,
+  created_at   timestamptz,
+  dequeue_at   timestamptz,
+  locked_at    timestamptz,
+  unlock_at    timestamptz
+);
+COMMENT ON TYPE {{ schema }}.message_state IS 'A row of message_status. It may grow at the end: name the columns that you read.';
+COMMENT ON COLUMN {{ schema }}.message_state.id IS 'The message.';
+COMMENT ON COLUMN {{ schema }}.message_state.status IS 'WAITING, READY or LOCKED.';
+COMMENT ON COLUMN {{ schema }}.message_state.channel IS 'Its channel.';
+COMMENT ON COLUMN {{ schema }}.message_state.num_attempts IS 'How often it was dequeued.';
+COMMENT ON COLUMN {{ schema }}.message_state.created_at IS 'When it was created.';
+COMMENT ON COLUMN {{ schema }}.message_state.dequeue_at IS 'When it is or was due.';
+COMMENT ON COLUMN {{ schema }}.message_state.locked_at IS 'When it was dequeued last; NULL if never.';
+COMMENT ON COLUMN {{ schema }}.message_state.unlock_at IS 'When the lock of its last dequeue ends or ended; NULL if it was not dequeued since its creation or deferral.';
