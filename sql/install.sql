@@ -34,6 +34,7 @@
 {% include "functions/message_dequeue.sql" %}
 
 -- Finishing them
+{% include "functions/_place_freed.sql" %}
 {% include "functions/message_delete.sql" %}
 {% include "functions/message_delete_many.sql" %}
 {% include "functions/message_defer.sql" %}

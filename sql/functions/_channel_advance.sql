@@ -21,7 +21,8 @@ DECLARE
   v_versions bigint;
   v_allowed  integer := c_batch;
   v_count    integer;
-  v_left     boolean := false;
+  v_more     boolean := false;
+  v_doubt    boolean := false;
 BEGIN
   SELECT v.num, p.id, p.channel, p.max_concurrency, p.release_interval_ms
     INTO v_versions, v_policy.id, v_policy.channel, v_policy.max_concurrency, v_policy.release_interval_ms
@@ -35,7 +36,7 @@ BEGIN
 
   IF v_policy.id IS NOT NULL THEN
     v_survey := {{ schema }}._channel_survey(p_lane, v_policy, p_released_at, v_now);
-    IF v_survey.num_expired > 0 OR v_survey.num_foreign_ready > 0 OR v_survey.num_overtaking > 0 THEN
+    IF v_survey.num_expired > 0 OR v_survey.num_foreign > 0 OR v_survey.num_overtaking > 0 THEN
       UPDATE {{ schema }}.message m
          SET status = 'WAITING', policy_id = NULL, timer_at = NULL
        WHERE v_survey.num_expired > 0
@@ -43,8 +44,8 @@ BEGIN
                SELECT x.id FROM {{ schema }}.message x
                 WHERE x.status = 'LOCKED' AND x.lane <> 0 AND x.lane = p_lane AND x.channel = p_channel AND x.unlock_at <= v_now
                 LIMIT c_batch FOR NO KEY UPDATE SKIP LOCKED));
-      IF v_survey.num_foreign_ready > 0 THEN
-        v_left := {{ schema }}._channel_withdraw(p_lane, v_policy, c_batch) = c_batch;
+      IF v_survey.num_foreign > 0 THEN
+        v_more := {{ schema }}._channel_withdraw(p_lane, v_policy, c_batch) = c_batch;
       END IF;
       -- As many as were overtaken make room for those that overtook them: the last ones of the order.
       UPDATE {{ schema }}.message m
@@ -56,7 +57,9 @@ BEGIN
                 ORDER BY x.dequeue_at DESC, x.id DESC LIMIT v_survey.num_overtaking
                   FOR NO KEY UPDATE SKIP LOCKED));
       v_survey := {{ schema }}._channel_survey(p_lane, v_policy, p_released_at, v_now);
+      v_doubt := true;
     END IF;
+    v_doubt := v_doubt OR v_survey.is_ending;
     v_allowed := v_survey.allowance;
     -- Kept even if nothing waits now: it is all that is known of the last release.
     IF v_survey.release_at > v_now THEN
@@ -76,11 +79,10 @@ BEGIN
     GET DIAGNOSTICS v_count = ROW_COUNT;
   END IF;
 
-  IF v_left OR v_count = c_batch THEN
+  IF v_more OR v_count = c_batch THEN
     INSERT INTO {{ schema }}.wake (lane, channel) VALUES (p_lane, p_channel);
-  ELSIF v_count < v_allowed
-     OR v_policy.max_concurrency IS DISTINCT FROM 0 AND v_survey.num_foreign_ready + v_survey.num_foreign_locked > 0 THEN
-    -- Either a row was passed by, or something is out whose end may not know of this policy and so not wake the channel.
+  ELSIF v_count < v_allowed OR v_doubt AND v_policy.max_concurrency IS DISTINCT FROM 0 THEN
+    -- A row was passed by, or the end of something that is out may have looked for a waiting message before this one waits (_place_freed).
     IF EXISTS (SELECT FROM {{ schema }}.message m
                 WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel AND m.dequeue_at <= v_now) THEN
       PERFORM {{ schema }}._timer_set(p_lane, p_channel, v_now + c_look, NULL);

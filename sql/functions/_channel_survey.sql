@@ -1,28 +1,31 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._channel_survey(
   p_lane bigint, p_policy {{ schema }}._policy_in_force, p_released_at timestamptz, p_now timestamptz,
-  OUT allowance integer, OUT has_due boolean, OUT num_expired integer, OUT num_foreign_ready integer, OUT num_foreign_locked integer,
+  OUT allowance integer, OUT has_due boolean, OUT is_ending boolean, OUT num_expired integer, OUT num_foreign integer,
   OUT num_overtaking integer, OUT released_at timestamptz, OUT release_at timestamptz)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 -- Counts what a channel has out: ready and locked together in one statement, so in one snapshot. In two, a message that is dequeued
--- between them would be in neither. Nothing is counted further than the limit: more than that is too many, however many it is.
+-- between them would be in neither. A row version with an xmax has been updated, deleted or locked by a transaction that is not over, or
+-- was rolled back: it may end without seeing what this transaction does. Nothing is counted further than the limit: more than that is too many, however many it is.
 DECLARE
   v_cap    integer := LEAST(COALESCE(p_policy.max_concurrency, 200), 2147483646) + 1;
   v_locked integer;
   v_ready  integer;
 BEGIN
-  SELECT l.num, l.num_expired, l.num_foreign, r.num, r.num_foreign, o.num, GREATEST(p_released_at, w.released_at), d.has_due
-    INTO v_locked, num_expired, num_foreign_locked, v_ready, num_foreign_ready, num_overtaking, released_at, has_due
+  SELECT l.num, l.num_expired, r.num, r.num_foreign, COALESCE(l.is_held, false) OR COALESCE(r.is_held, false),
+         o.num, GREATEST(p_released_at, w.released_at), d.has_due
+    INTO v_locked, num_expired, v_ready, num_foreign, is_ending, num_overtaking, released_at, has_due
     FROM (SELECT count(*) AS num,
                  count(*) FILTER (WHERE x.unlock_at <= p_now) AS num_expired,
-                 count(*) FILTER (WHERE x.policy_id IS DISTINCT FROM p_policy.id) AS num_foreign
-            FROM (SELECT m.unlock_at, m.policy_id FROM {{ schema }}.message m
+                 bool_or(x.xmax <> 0) AS is_held
+            FROM (SELECT m.unlock_at, m.xmax FROM {{ schema }}.message m
                    WHERE m.status = 'LOCKED' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel
                    LIMIT v_cap) x) l,
          (SELECT count(*) AS num,
-                 count(*) FILTER (WHERE x.policy_id IS DISTINCT FROM p_policy.id) AS num_foreign
-            FROM (SELECT m.policy_id FROM {{ schema }}.message m
+                 count(*) FILTER (WHERE x.policy_id IS DISTINCT FROM p_policy.id) AS num_foreign,
+                 bool_or(x.xmax <> 0) AS is_held
+            FROM (SELECT m.policy_id, m.xmax FROM {{ schema }}.message m
                    WHERE m.status = 'READY' AND m.lane = p_lane AND m.channel = p_policy.channel
                    LIMIT v_cap) x) r,
          (SELECT count(*) AS num
@@ -48,4 +51,4 @@ END
 $function$;
 COMMENT ON FUNCTION {{ schema }}._channel_survey(bigint, {{ schema }}._policy_in_force, timestamptz, timestamptz) IS
 'What a channel has out, and how many more of it may be made ready now (at most 200).
-p_policy is the policy in force, p_released_at the last release that the caller knows of, p_now the time. Foreign is what another version of the policy, or none, released; overtaking is what waits although it sorts before something ready; release_at is when the interval ends.';
+p_policy is the policy in force, p_released_at the last release that the caller knows of, p_now the time. is_ending: something that is out is in the hands of another transaction at this moment; foreign: ready, but released by another version of the policy or by none; overtaking: waits although it sorts before something ready; release_at: when the interval ends.';

@@ -16,7 +16,8 @@ BEGIN
     UNION ALL
     (SELECT NULL, w.lane, w.channel FROM {{ schema }}.wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 100)
     UNION ALL
-    (SELECT NULL, w.lane, w.channel FROM {{ schema }}._wakes_next(1000) w)
+    (SELECT NULL, w.lane, w.channel FROM {{ schema }}._wakes_next(1000) w
+      WHERE EXISTS (SELECT FROM {{ schema }}.message m WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = w.lane AND m.dequeue_at <= v_now))
   LOOP
     SELECT p.* INTO v_policy FROM {{ schema }}._policy_in_force p WHERE p.channel = v_candidate.channel AND v_candidate.lane <> 0;
     IF NOT FOUND AND v_candidate.id IS NOT NULL THEN

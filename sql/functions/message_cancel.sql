@@ -16,18 +16,13 @@ BEGIN
 
   DELETE FROM {{ schema }}.message m
    WHERE m.id = message_cancel.id AND m.status <> 'LOCKED'
-  RETURNING m.lane, m.channel,
-            m.status = 'READY'
-            AND (m.policy_id IS NOT NULL
-                 OR m.lane <> 0 AND EXISTS (SELECT FROM {{ schema }}._policy_in_force p WHERE p.channel = m.channel)) AS is_limited
-       INTO v_message;
+  RETURNING m.lane, m.channel, m.status INTO v_message;
   IF NOT FOUND THEN
     RETURN CASE WHEN EXISTS (SELECT FROM {{ schema }}.message m WHERE m.id = message_cancel.id)
                 THEN 'MESSAGE_STATE_INVALID'::{{ schema }}.cancel_result ELSE 'MESSAGE_NOT_FOUND' END;
   END IF;
-  -- A ready message held a place of its channel.
-  IF v_message.is_limited THEN
-    INSERT INTO {{ schema }}.wake (lane, channel) VALUES (v_message.lane, v_message.channel);
+  IF v_message.lane <> 0 AND v_message.status = 'READY' THEN
+    PERFORM {{ schema }}._place_freed(v_message.lane, v_message.channel);
   END IF;
   IF {{ schema }}._event_channel() IS NOT NULL THEN
     PERFORM {{ schema }}._event_notify('MESSAGE_DELETED', message_cancel.id, v_message.channel, NULL);

@@ -30,16 +30,14 @@ BEGIN
          timer_at = CASE WHEN message_defer.delay_ms > 0 THEN v_at END,
          state = COALESCE(message_defer.state, m.state)
    WHERE m.id = message_defer.id AND m.num_attempts = message_defer.num_attempts AND m.unlock_at IS NOT NULL
-  RETURNING m.lane, m.channel,
-            m.lane <> 0 AND EXISTS (SELECT FROM {{ schema }}._policy_in_force p WHERE p.channel = m.channel) AS is_limited
-       INTO v_message;
+  RETURNING m.lane, m.channel INTO v_message;
   IF NOT FOUND THEN
     RETURN CASE WHEN EXISTS (SELECT FROM {{ schema }}.message m WHERE m.id = message_defer.id)
                 THEN 'MESSAGE_STATE_INVALID'::{{ schema }}.defer_result ELSE 'MESSAGE_NOT_FOUND' END;
   END IF;
-  -- For the place that it leaves, and, if it is due at once, for itself. A policy that is not seen here looks by itself (see _channel_advance).
-  IF v_message.is_limited THEN
-    INSERT INTO {{ schema }}.wake (lane, channel) VALUES (v_message.lane, v_message.channel);
+  -- Another may take its place, or it may itself, if it waits and is due at once.
+  IF v_message.lane <> 0 THEN
+    PERFORM {{ schema }}._place_freed(v_message.lane, v_message.channel);
   END IF;
   IF {{ schema }}._event_channel() IS NOT NULL THEN
     PERFORM {{ schema }}._event_notify('MESSAGE_DEFERRED', message_defer.id, v_message.channel, message_defer.delay_ms);

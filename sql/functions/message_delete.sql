@@ -19,17 +19,13 @@ BEGIN
 
   DELETE FROM {{ schema }}.message m
    WHERE m.id = message_delete.id AND m.num_attempts = message_delete.num_attempts AND m.unlock_at IS NOT NULL
-  RETURNING m.lane, m.channel,
-            m.policy_id IS NOT NULL
-            OR m.lane <> 0 AND EXISTS (SELECT FROM {{ schema }}._policy_in_force p WHERE p.channel = m.channel) AS is_limited
-       INTO v_message;
+  RETURNING m.lane, m.channel INTO v_message;
   IF NOT FOUND THEN
     RETURN CASE WHEN EXISTS (SELECT FROM {{ schema }}.message m WHERE m.id = message_delete.id)
                 THEN 'MESSAGE_STATE_INVALID'::{{ schema }}.delete_result ELSE 'MESSAGE_NOT_FOUND' END;
   END IF;
-  -- A policy that is not seen here counted this message as released by another, and looks again by itself (see _channel_advance).
-  IF v_message.is_limited THEN
-    INSERT INTO {{ schema }}.wake (lane, channel) VALUES (v_message.lane, v_message.channel);
+  IF v_message.lane <> 0 THEN
+    PERFORM {{ schema }}._place_freed(v_message.lane, v_message.channel);
   END IF;
   IF {{ schema }}._event_channel() IS NOT NULL THEN
     PERFORM {{ schema }}._event_notify('MESSAGE_DELETED', message_delete.id, v_message.channel, NULL);

@@ -13,6 +13,7 @@ DECLARE
   v_bad      record;
   v_ids      bigint[];
   v_attempts integer[];
+  v_lanes    bigint[];
   v_channels text[];
 BEGIN
   IF message_delete_many.ids IS NULL THEN
@@ -45,16 +46,15 @@ BEGIN
   ), gone AS (
     DELETE FROM {{ schema }}.message m
      WHERE m.id = ANY (ARRAY (SELECT h.id FROM held h))
-    RETURNING m.id, m.num_attempts, m.lane, m.channel,
-              m.policy_id IS NOT NULL
-              OR m.lane <> 0 AND EXISTS (SELECT FROM {{ schema }}._policy_in_force p WHERE p.channel = m.channel) AS is_limited
-  ), woken AS (
-    INSERT INTO {{ schema }}.wake (lane, channel)
-    SELECT DISTINCT g.lane, g.channel FROM gone g WHERE g.is_limited
+    RETURNING m.id, m.num_attempts, m.lane, m.channel
   )
-  SELECT array_agg(g.id ORDER BY g.id), array_agg(g.num_attempts ORDER BY g.id), array_agg(g.channel ORDER BY g.id)
-    INTO v_ids, v_attempts, v_channels
+  SELECT array_agg(g.id ORDER BY g.id), array_agg(g.num_attempts ORDER BY g.id),
+         array_agg(g.lane ORDER BY g.id), array_agg(g.channel ORDER BY g.id)
+    INTO v_ids, v_attempts, v_lanes, v_channels
     FROM gone g;
+
+  PERFORM {{ schema }}._place_freed(f.lane, f.channel)
+     FROM (SELECT DISTINCT u.lane, u.channel FROM unnest(v_lanes, v_channels) AS u (lane, channel) WHERE u.lane <> 0) f;
 
   IF {{ schema }}._event_channel() IS NOT NULL THEN
     FOR i IN 1 .. COALESCE(cardinality(v_ids), 0) LOOP

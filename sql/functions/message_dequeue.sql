@@ -22,8 +22,7 @@ DECLARE
   v_is_alone boolean := transaction_timestamp() = statement_timestamp() AND pg_current_xact_id_if_assigned() IS NULL;
   v_budget   integer := GREATEST(32, LEAST(message_dequeue.max_messages, 1000));
   v_withdraw integer := CASE WHEN v_is_alone THEN 200 ELSE 1 END;
-  v_has_due  boolean;
-  v_count    integer := 0;
+  v_due      record;
   v_row      {{ schema }}.dequeued;
   v_tended   record;
   v_seen     tid[] := '{}';
@@ -41,13 +40,16 @@ BEGIN
     PERFORM {{ schema }}._raise_invalid('lock_ms', message_dequeue.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years), or NULL for the message''s own.');
   END IF;
 
-  v_has_due := EXISTS (SELECT FROM {{ schema }}.message m WHERE m.timer_at <= v_now)
-            OR EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
-            OR EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at <= v_now);
-  IF v_has_due AND v_is_alone THEN
-    PERFORM {{ schema }}._tend(v_budget, false);
-  ELSIF v_has_due THEN
-    PERFORM {{ schema }}._tend_carefully();
+  SELECT EXISTS (SELECT FROM {{ schema }}.message m WHERE m.timer_at <= v_now) AS messages,
+         EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at <= v_now) AS timers,
+         EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL) AS wakes
+    INTO v_due;
+  IF v_due.messages OR v_due.timers OR v_due.wakes THEN
+    IF v_is_alone THEN
+      PERFORM {{ schema }}._tend(v_budget, false);
+    ELSE
+      PERFORM {{ schema }}._tend_carefully(v_due.messages, v_due.timers, v_due.wakes);
+    END IF;
   END IF;
 
   -- Bounded, since others go on making work while this call does it; a thousand lanes a round are more than a call meets.
