@@ -17,14 +17,17 @@
 
 -- Deciding when a message becomes ready
 {% include "functions/_channel_survey.sql" %}
+{% include "functions/_channel_can_release.sql" %}
 {% include "functions/_channel_withdraw.sql" %}
 {% include "functions/_timer_set.sql" %}
 {% include "functions/_channel_advance.sql" %}
 {% include "functions/_lane_tend.sql" %}
 {% include "functions/_timers_expire.sql" %}
 {% include "functions/_wakes_next.sql" %}
+{% include "functions/_lanes_next.sql" %}
 {% include "functions/_tend.sql" %}
 {% include "functions/_tend_carefully.sql" %}
+{% include "functions/_tend_next.sql" %}
 {% include "functions/_seek_carefully.sql" %}
 
 -- Taking messages out

@@ -6,21 +6,20 @@ AS $function$
 -- Looks before it takes a mutex or touches a row, and touches only what will give the caller a message to take: the transaction may stay
 -- open, and everything touched here stands still until it ends.
 DECLARE
+  v_served    bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.wake_rotation$regclass$), 0);
   v_now       timestamptz := {{ schema }}._clock();
   v_candidate record;
-  v_policy    {{ schema }}._policy_in_force;
-  v_survey    record;
 BEGIN
   FOR v_candidate IN
     (SELECT m.id, m.lane, m.channel FROM {{ schema }}.message m WHERE m.timer_at <= v_now ORDER BY m.timer_at LIMIT 100)
     UNION ALL
     (SELECT NULL, w.lane, w.channel FROM {{ schema }}.wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 100)
     UNION ALL
-    (SELECT NULL, w.lane, w.channel FROM {{ schema }}._wakes_next(1000) w
+    (SELECT NULL, w.lane, w.channel FROM {{ schema }}._wakes_next(v_served, 1000) w
       WHERE EXISTS (SELECT FROM {{ schema }}.message m WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = w.lane AND m.dequeue_at <= v_now))
   LOOP
-    SELECT p.* INTO v_policy FROM {{ schema }}._policy_in_force p WHERE p.channel = v_candidate.channel AND v_candidate.lane <> 0;
-    IF NOT FOUND AND v_candidate.id IS NOT NULL THEN
+    IF v_candidate.id IS NOT NULL
+       AND NOT (v_candidate.lane <> 0 AND EXISTS (SELECT FROM {{ schema }}._policy_in_force p WHERE p.channel = v_candidate.channel)) THEN
       UPDATE {{ schema }}.message m
          SET status = 'READY', policy_id = NULL, timer_at = NULL
        WHERE m.id = ANY (ARRAY (
@@ -33,16 +32,7 @@ BEGIN
       CONTINUE;
     END IF;
 
-    IF v_policy.id IS NULL THEN
-      CONTINUE WHEN NOT EXISTS (
-        SELECT FROM {{ schema }}.message m
-         WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = v_candidate.lane AND m.channel = v_candidate.channel
-           AND m.dequeue_at <= v_now);
-    ELSE
-      v_survey := {{ schema }}._channel_survey(v_candidate.lane, v_policy, NULL, v_now);
-      CONTINUE WHEN NOT (v_survey.has_due OR v_survey.num_expired > 0)
-                 OR NOT (v_survey.allowance > 0 OR v_survey.num_expired > 0 AND v_policy.max_concurrency IS DISTINCT FROM 0);
-    END IF;
+    CONTINUE WHEN NOT {{ schema }}._channel_can_release(v_candidate.lane, v_candidate.channel, v_now);
     IF {{ schema }}._lane_tend(v_candidate.lane, v_candidate.channel) > 0 THEN
       PERFORM setval($regclass${{ schema }}.wake_rotation$regclass$, v_candidate.lane);
       RETURN true;

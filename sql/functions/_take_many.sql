@@ -1,4 +1,4 @@
-CREATE OR REPLACE FUNCTION {{ schema }}._take_many(p_max_messages integer, p_lock_ms bigint, p_max_withdrawn integer)
+CREATE OR REPLACE FUNCTION {{ schema }}._take_many(p_served bigint, p_max_messages integer, p_lock_ms bigint, p_max_withdrawn integer)
 RETURNS SETOF {{ schema }}.dequeued
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -6,33 +6,18 @@ AS $function$
 -- What _take_one would do p_max_messages times, in one statement a round: the next lanes in rotation get equal shares, the first ones one
 -- more where it does not divide, and what a lane could not fill is shared among all in the next round.
 DECLARE
-  c_first  CONSTANT bigint := -9223372036854775808;
-  c_last   CONSTANT bigint := 9223372036854775807;
   v_wanted integer := p_max_messages;
-  v_served bigint;
-  v_from   bigint;
+  v_served bigint := p_served;
   v_moved  boolean;
   v_next   record;
   v_policy {{ schema }}._policy_in_force;
 BEGIN
   LOOP
-    v_served := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
-    v_from := CASE WHEN v_served = c_last THEN c_first ELSE v_served + 1 END;
     v_moved := false;
     FOR v_next IN
-      WITH RECURSIVE ahead AS (
-        (SELECT m.lane FROM {{ schema }}.message m WHERE m.status = 'READY' AND m.lane >= v_from ORDER BY m.lane LIMIT 1)
-        UNION ALL
-        SELECT n.lane FROM ahead a, LATERAL (
-          SELECT m.lane FROM {{ schema }}.message m WHERE m.status = 'READY' AND m.lane > a.lane ORDER BY m.lane LIMIT 1) n
-      ), behind AS (
-        (SELECT m.lane FROM {{ schema }}.message m WHERE m.status = 'READY' AND m.lane < v_from ORDER BY m.lane LIMIT 1)
-        UNION ALL
-        SELECT n.lane FROM behind b, LATERAL (
-          SELECT m.lane FROM {{ schema }}.message m WHERE m.status = 'READY' AND m.lane > b.lane AND m.lane < v_from ORDER BY m.lane LIMIT 1) n
-      ), turn AS MATERIALIZED (
-        SELECT t.lane, row_number() OVER (ORDER BY t.lane < v_from, t.lane) AS position, count(*) OVER () AS num_lanes
-          FROM (SELECT a.lane FROM ahead a UNION ALL SELECT b.lane FROM behind b LIMIT v_wanted) t
+      WITH turn AS MATERIALIZED (
+        SELECT n.lane, n.position, count(*) OVER () AS num_lanes
+          FROM {{ schema }}._lanes_next(v_served, v_wanted) WITH ORDINALITY AS n (lane, position)
       ), held AS MATERIALIZED (
         SELECT t.lane, t.position, h.*
           FROM turn t, LATERAL (
@@ -92,5 +77,5 @@ BEGIN
   END LOOP;
 END
 $function$;
-COMMENT ON FUNCTION {{ schema }}._take_many(integer, bigint, integer) IS
+COMMENT ON FUNCTION {{ schema }}._take_many(bigint, integer, bigint, integer) IS
 'Locks up to p_max_messages ready messages in the order of turns and returns them; no row if none is to be had. Arguments as of _take_one.';

@@ -1,4 +1,4 @@
-CREATE OR REPLACE FUNCTION {{ schema }}._take_one(p_lock_ms bigint, p_max_withdrawn integer)
+CREATE OR REPLACE FUNCTION {{ schema }}._take_one(p_served bigint, p_lock_ms bigint, p_max_withdrawn integer)
 RETURNS {{ schema }}.dequeued
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -6,7 +6,6 @@ AS $function$
 DECLARE
   c_first  CONSTANT bigint := -9223372036854775808;
   c_last   CONSTANT bigint := 9223372036854775807;
-  v_served bigint;
   v_from   bigint;
   v_now    timestamptz;
   v_next   record;
@@ -14,8 +13,7 @@ DECLARE
   v_row    {{ schema }}.dequeued;
 BEGIN
   LOOP
-    v_served := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
-    v_from := CASE WHEN v_served = c_last THEN c_first ELSE v_served + 1 END;
+    v_from := CASE WHEN p_served = c_last THEN c_first ELSE p_served + 1 END;
     LOOP
       SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_next
         FROM {{ schema }}.message m
@@ -40,7 +38,7 @@ BEGIN
       END IF;
     END IF;
 
-    IF v_next.lane <> v_served THEN
+    IF v_next.lane <> p_served THEN
       PERFORM setval($regclass${{ schema }}.rotation$regclass$, v_next.lane);
     END IF;
     -- The clock is read now that the row is held: with an older time, locks would overlap and intervals be short.
@@ -61,6 +59,6 @@ BEGIN
   END LOOP;
 END
 $function$;
-COMMENT ON FUNCTION {{ schema }}._take_one(bigint, integer) IS
-'Locks the first ready message of the next lane in rotation and returns it, NULL if none is to be had.
+COMMENT ON FUNCTION {{ schema }}._take_one(bigint, bigint, integer) IS
+'Locks the first ready message of the next lane in rotation after p_served and returns it, NULL if none is to be had.
 p_lock_ms replaces the message''s own lock time unless NULL; p_max_withdrawn is how many messages of a channel go back to waiting if one is met that the policy in force did not release.';

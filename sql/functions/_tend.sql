@@ -4,6 +4,7 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 -- For a dequeue that is a transaction of its own: what is done here is committed, and so seen by others, at once.
 DECLARE
+  v_served bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.wake_rotation$regclass$), 0);
   v_timers record;
   v_lane   bigint;
   v_count  integer;
@@ -14,7 +15,7 @@ BEGIN
   IF p_seek AND num_ready > 0 THEN
     RETURN;
   END IF;
-  FOR v_lane IN SELECT w.lane FROM {{ schema }}._wakes_next(p_budget) w LOOP
+  FOR v_lane IN SELECT w.lane FROM {{ schema }}._wakes_next(v_served, p_budget) w LOOP
     PERFORM setval($regclass${{ schema }}.wake_rotation$regclass$, v_lane);
     v_count := {{ schema }}._lane_tend(v_lane);
     CONTINUE WHEN v_count IS NULL;

@@ -22,6 +22,7 @@ DECLARE
   v_is_alone boolean := transaction_timestamp() = statement_timestamp() AND pg_current_xact_id_if_assigned() IS NULL;
   v_budget   integer := GREATEST(32, LEAST(message_dequeue.max_messages, 1000));
   v_withdraw integer := CASE WHEN v_is_alone THEN 200 ELSE 1 END;
+  v_served   bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
   v_due      record;
   v_row      {{ schema }}.dequeued;
   v_tended   record;
@@ -49,19 +50,22 @@ BEGIN
       PERFORM {{ schema }}._tend(v_budget, false);
     ELSE
       PERFORM {{ schema }}._tend_carefully(v_due.messages, v_due.timers, v_due.wakes);
+      IF v_due.wakes AND message_dequeue.max_messages > 1 THEN
+        PERFORM {{ schema }}._tend_next(v_served, message_dequeue.max_messages);
+      END IF;
     END IF;
   END IF;
 
   -- Bounded, since others go on making work while this call does it; a thousand lanes a round are more than a call meets.
   FOR i IN 1 .. 100 LOOP
     IF message_dequeue.max_messages = 1 THEN
-      v_row := {{ schema }}._take_one(message_dequeue.lock_ms, v_withdraw);
+      v_row := {{ schema }}._take_one(v_served, message_dequeue.lock_ms, v_withdraw);
       IF v_row.id IS NOT NULL THEN
         RETURN NEXT v_row;
         RETURN;
       END IF;
     ELSE
-      RETURN QUERY SELECT t.* FROM {{ schema }}._take_many(message_dequeue.max_messages, message_dequeue.lock_ms, v_withdraw) t;
+      RETURN QUERY SELECT t.* FROM {{ schema }}._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_withdraw) t;
       IF FOUND THEN
         RETURN;
       END IF;
