@@ -1,0 +1,58 @@
+# Everything is made in .venv, when it is first needed. It takes make and Python 3.11 or newer; the tests also take a few
+# Debian packages, which are installed where apt-get is there and may be used, and named where not.
+
+# The Python to make .venv with: the first of these that is new enough.
+PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
+	$(name) -c 'import sys; print("$(name)" if sys.version_info >= (3, 11) else "")' 2> /dev/null)))
+SCHEMA ?= lonny
+
+BIN := .venv/bin
+APT := sh tests/support/apt-install.sh
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint prove render clean pgtap plpgsql-check pg-prove
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/.embedded ## Push real work through a queue, and check it (KEEP=1: leave the server up)
+	$(BIN)/python -m pylonny.demo $(if $(KEEP),--keep)
+
+test: .venv/.test pgtap plpgsql-check ## Run all tests on a private server (ARGS="-k heartbeat": some of them)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.dev ## Check format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+prove: .venv/.test pgtap pg-prove ## Run pgtap/ under pg_prove (FILES=pgtap/message_create.sql: some of it)
+	$(BIN)/python -m tests.support.prove $(FILES)
+
+render: .venv/.embedded ## Print the SQL that install would run (SCHEMA=name, EVENT_CHANNEL=name)
+	@$(BIN)/python -m pylonny render --schema '$(SCHEMA)' $(if $(EVENT_CHANNEL),--event-channel '$(EVENT_CHANNEL)')
+
+clean: ## Remove .venv and what the tools keep
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find pylonny tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@[ -n "$(PYTHON)" ] || { echo "no Python 3.11 or newer: install it, or name it: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2> /dev/null || $(APT) python3-venv
+	$(PYTHON) -m venv --clear .venv
+
+# A stamp for each extra of pyproject.toml, so that the demo need not wait for what only the tests use.
+.venv/.%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip --quiet --disable-pip-version-check install --editable '.[$*]'
+	@touch $@
+
+pgtap:
+	@ls $${PGTAP_SQL:-/usr/share/postgresql/*/extension/pgtap.sql} > /dev/null 2>&1 || $(APT) postgresql-N-pgtap
+
+# Only one test needs it, which fails without it: the others run all the same.
+plpgsql-check:
+	@ls /usr/lib/postgresql/*/lib/plpgsql_check.so > /dev/null 2>&1 || $(APT) postgresql-N-plpgsql-check || true
+
+pg-prove:
+	@command -v pg_prove > /dev/null || $(APT) libtap-parser-sourcehandler-pgtap-perl

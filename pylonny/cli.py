@@ -1,0 +1,358 @@
+"""The command: install, uninstall, status, render.
+
+A failure is one line on stderr that says what to do. Exit status: 0 done, 1 failed or refused, 2 wrong usage,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from pylonny import __version__
+from pylonny.errors import InvalidNameError, PylonnyError
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from pylonny.migrate import Installation
+
+PROG = "python -m pylonny"
+CANCEL_TIMEOUT = 5  # seconds
+CONNECT_TIMEOUT = 10  # seconds, where the connection string and PGCONNECT_TIMEOUT say nothing
+
+_DATABASE = """\
+The database is that of --dsn, else of DATABASE_URL, else that of libpq's environment (PGHOST, PGDATABASE,
+PGUSER, PGSERVICE, ...). Passwords may come from there too, or from ~/.pgpass."""
+
+_DESCRIPTION = """\
+A multi-tenant message queue that is nothing but PostgreSQL: put it into a database, or take it out."""
+
+_EPILOG = f"""\
+examples:
+  {PROG} install --dsn postgresql://localhost/app
+  {PROG} install --schema jobs --event-channel jobs_events
+  {PROG} status
+  {PROG} render --schema jobs > jobs.sql
+  {PROG} uninstall --schema jobs --yes
+
+{_DATABASE}
+
+Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage."""
+
+_INSTALL = f"""\
+Install the queue into a schema, or bring the one that is there up to date. It is one transaction; doing it
+again does no harm, and messages stay. An empty schema that is there already is used; any other that is not a
+queue is refused.
+
+{_DATABASE}"""
+
+_INSTALL_EPILOG = f"""\
+examples:
+  {PROG} install                                into schema lonny of libpq's default database
+  {PROG} install --event-channel lonny_events   with a NOTIFY there for every event
+  {PROG} install --no-event-channel             without events again"""
+
+_UNINSTALL = f"""\
+Drop a queue and every message in it. Asks first. What is not the queue's stays: other objects in its schema
+keep the schema, and if something depends on the queue, as a view of its tables, nothing is dropped.
+
+{_DATABASE}"""
+
+_UNINSTALL_EPILOG = f"""\
+examples:
+  {PROG} uninstall --schema jobs
+  {PROG} uninstall --schema jobs --yes          does not ask, for scripts"""
+
+_STATUS = f"""\
+Show every queue of a database: its schema, its version, the pylonny that it was last migrated by, where its
+events go, and the role that it belongs to.
+
+{_DATABASE}"""
+
+_STATUS_EPILOG = f"""\
+examples:
+  {PROG} status
+  {PROG} status --schema jobs                   fails if there is none"""
+
+_RENDER = """\
+Print the SQL of a first install, as one transaction: to read, to review, or to run with psql or a migration
+tool. It needs no database, and leaves the same state as install."""
+
+_RENDER_EPILOG = f"""\
+examples:
+  {PROG} render | less
+  {PROG} render --schema jobs --event-channel jobs_events | psql --set ON_ERROR_STOP=1 app"""
+
+
+class UsageError(PylonnyError):
+    """The command cannot be meant as it was given."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that needs one line for an error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {_one_line(message)}; see {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with `arguments`, those of the process if None, and return its exit status.
+
+    Like argparse it raises SystemExit for wrong usage and --help.
+    """
+    options = parser().parse_args(arguments)
+    prog = f"{PROG} {options.command}"
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        status = run(options)
+        sys.stdout.flush()
+    except PylonnyError as error:
+        print(f"{prog}: {_one_line(str(error))}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        _discard_output()
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        _discard_output()  # the reader has had enough, as in `render | head`
+        return 1
+    return status
+
+
+def _discard_output() -> None:
+    """Keep what is not written yet from being written at exit, where it would fail or block."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def parser() -> _Parser:
+    """The parser of the command line."""
+    database = _Parser(add_help=False)
+    database.add_argument(
+        "--dsn", help="connection string, postgresql://user@host/database or key=value pairs"
+    )
+    schema = _Parser(add_help=False)
+    schema.add_argument(
+        "--schema",
+        default="lonny",
+        type=_name("schema"),
+        help="schema of the queue (default: %(default)s)",
+    )
+    events = _Parser(add_help=False)
+    choice = events.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--event-channel",
+        metavar="CHANNEL",
+        type=_name("event channel"),
+        help="channel to NOTIFY of events (default: as it is installed, else none)",
+    )
+    choice.add_argument("--no-event-channel", action="store_true", help="no events")
+
+    parser = _Parser(
+        prog=PROG,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"pylonny {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+
+    def command(
+        run: Callable[[argparse.Namespace], int],
+        summary: str,
+        description: str,
+        epilog: str,
+        *parents: _Parser,
+    ) -> _Parser:
+        parser = commands.add_parser(
+            run.__name__.lstrip("_"),
+            help=summary,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            parents=parents,
+        )
+        parser.set_defaults(run=run)
+        return parser
+
+    command(
+        _install,
+        "install the queue, or bring it up to date",
+        _INSTALL,
+        _INSTALL_EPILOG,
+        database,
+        schema,
+        events,
+    )
+    uninstall = command(
+        _uninstall, "drop the queue with its messages", _UNINSTALL, _UNINSTALL_EPILOG, database, schema
+    )
+    uninstall.add_argument("--yes", action="store_true", help="do not ask")
+    status = command(_status, "show what is installed", _STATUS, _STATUS_EPILOG, database)
+    status.add_argument("--schema", type=_name("schema"), help="only the queue in this schema")
+    command(_render, "print the SQL of an install", _RENDER, _RENDER_EPILOG, schema, events)
+    return parser
+
+
+def _install(options: argparse.Namespace) -> int:
+    from pylonny import migrate
+
+    event_channel = None if options.no_event_channel else options.event_channel or migrate.KEEP
+    with _connected(options.dsn) as conn:
+        done = migrate.install(conn, options.schema, event_channel)
+        what = "Installed" if done.applied else "Up to date"
+        events = (
+            f'events on channel "{done.event_channel}"' if done.event_channel is not None else "no events"
+        )
+        place = f'schema "{done.schema}" of database "{conn.info.dbname}"'
+        print(f"{what}: {place}, version {done.version}, {events}.")
+    return 0
+
+
+def _uninstall(options: argparse.Namespace) -> int:
+    from pylonny import migrate
+
+    with _connected(options.dsn) as conn:
+        if not options.yes:
+            if options.schema not in {found.schema for found in migrate.status(conn)}:
+                raise migrate.not_installed(options.schema)
+            place = f'schema "{options.schema}" of database "{conn.info.dbname}"'
+            _confirm(f"Drop the queue in {place}, with all its messages?")
+        done = migrate.uninstall(conn, options.schema)
+    if done.dropped_schema:
+        print(f'Uninstalled: schema "{done.schema}" is gone.')
+    elif done.remaining:
+        print(f'Uninstalled: schema "{done.schema}" stays, others live in it: {", ".join(done.remaining)}.')
+    else:
+        print(f'Uninstalled: schema "{done.schema}" stays, install did not create it. It is empty.')
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from pylonny import migrate
+
+    with _connected(options.dsn) as conn:
+        found = [one for one in migrate.status(conn) if options.schema in (None, one.schema)]
+        if options.schema is not None and not found:
+            raise migrate.not_installed(options.schema)
+        if not found:
+            print(f'No queue of pylonny in database "{conn.info.dbname}".')
+            return 0
+    print(_table([("SCHEMA", "VERSION", "PYLONNY", "EVENT CHANNEL", "OWNER"), *map(_cells, found)]))
+    return 0
+
+
+def _render(options: argparse.Namespace) -> int:
+    from pylonny.templates import render_install
+
+    # UTF-8, whatever the terminal's encoding: the script says that it is.
+    sys.stdout.buffer.write(render_install(options.schema, options.event_channel).encode())
+    return 0
+
+
+@contextmanager
+def _connected(dsn: str | None) -> Generator[psycopg.Connection[Any]]:
+    """A connection to the database that was asked for; errors of the database become PylonnyError."""
+    try:
+        import psycopg
+    except ImportError as error:
+        raise PylonnyError(
+            f"psycopg does not start: {error}", "bring it its libpq with  pip install 'pylonny[binary]'"
+        ) from error
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+    # Interrupted, psycopg logs that it cannot roll back; closing the connection does.
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
+
+    source = "DATABASE_URL" if dsn is None else "--dsn"
+    conninfo = os.environ.get("DATABASE_URL", "") if dsn is None else dsn
+    try:
+        parameters = conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError:
+        # Without libpq's reason, which repeats what was given, passwords included: this may go to a log.
+        raise UsageError(
+            f"{source} is no connection string that libpq understands",
+            "give it as  postgresql://user@host/database  or  host=... dbname=...",
+        ) from None
+    if "connect_timeout" not in parameters and "PGCONNECT_TIMEOUT" not in os.environ:
+        parameters["connect_timeout"] = CONNECT_TIMEOUT
+    parameters.setdefault("fallback_application_name", "pylonny")
+    parameters["client_encoding"] = "utf8"
+    try:
+        conn = psycopg.connect(make_conninfo("", **parameters), autocommit=True)
+    except psycopg.Error as error:
+        # libpq goes on, in indented lines, with guesses.
+        lines = [line for line in str(error).splitlines() if not line.startswith("\t")]
+        raise PylonnyError(
+            "cannot connect: "
+            + " ".join(lines).removeprefix("connection is bad: ").removeprefix("connection failed: "),
+            "check that the server runs, and --dsn, DATABASE_URL or PGHOST, PGDATABASE and PGUSER",
+        ) from error
+    try:
+        conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # whatever the role's default is
+        yield conn
+    except psycopg.Error as error:
+        raise PylonnyError(str(error)) from error
+    except KeyboardInterrupt:
+        # The server would notice only at the end of what it is doing, or of what it waits for.
+        with suppress(psycopg.Error):
+            conn.cancel_safe(timeout=CANCEL_TIMEOUT)
+        raise
+    finally:
+        conn.close()
+
+
+def _confirm(question: str) -> None:
+    print(f"{_one_line(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):
+        print(file=sys.stderr)
+    if answer.strip().lower() not in ("y", "yes"):
+        raise PylonnyError("nothing was dropped", "answer y, or give --yes")
+
+
+def _cells(found: Installation) -> tuple[str, ...]:
+    if not found.readable:
+        return found.schema, "?", "?", "? (this role may not read it)", found.owner
+    return (
+        found.schema,
+        str(found.version),
+        str(found.package_version),
+        "none" if found.event_channel is None else found.event_channel,
+        found.owner,
+    )
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [[_one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _name(what: Literal["schema", "event channel"]) -> Callable[[str], str]:
+    """What argparse converts the name of a schema or an event channel with."""
+
+    def convert(text: str) -> str:
+        from pylonny import templates
+
+        checks = {"schema": templates.check_schema, "event channel": templates.check_event_channel}
+        try:
+            return checks[what](text)
+        except InvalidNameError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return convert
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

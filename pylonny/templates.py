@@ -1,0 +1,312 @@
+"""The SQL templates: where they are, how names are quoted in them, how they are rendered.
+
+`install.sql` is the table of contents. Its include statements, and nothing else, say which files there are
+and in which order they run: migrations, each run once and then recorded in the ledger, and everything else,
+run by every install. Names may have in them what PostgreSQL allows: quotes, capitals, our own dollar tags.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import jinja2
+from jinja2 import nodes
+
+from pylonny import __version__
+from pylonny.errors import InvalidNameError, PylonnyError
+
+DEFAULT_SCHEMA = "lonny"
+CONTENTS = "install.sql"
+# Says that an uninstall may drop the schema: it was not there before.
+SCHEMA_COMMENT = "pylonny: a message queue. Created by its install, dropped by its uninstall."
+MAX_NAME_BYTES = 63  # NAMEDATALEN - 1; PostgreSQL cuts longer identifiers off without an error
+
+_MIGRATION = re.compile(r"migrations/(?P<version>[0-9]{4})_(?P<name>[a-z0-9_]+)\.sql")
+_DOLLAR_TAG = re.compile(r"\$(?P<tag>[a-z]+)\$")
+
+# What install and uninstall begin with: one of them at a time in a schema. The lock's key is one of 64 bits;
+# those of the queue are two of 32.
+_LOCK = """\
+-- The search path is that of the functions; no notices about what is normal.
+SET LOCAL search_path = pg_catalog, pg_temp;
+SET LOCAL standard_conforming_strings = on;
+SET LOCAL client_min_messages = warning;
+DO $do$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended({{ schema_literal }}, 0));
+END
+$do$;
+"""
+
+# What every install goes on with. After it the schema exists, and is ours or empty.
+OPENING = """\
+DO $do$
+DECLARE
+    v_schema pg_namespace.oid%TYPE;
+    v_owner name;
+BEGIN
+    IF current_setting('server_version_num')::integer < 150000 THEN
+        RAISE EXCEPTION 'PostgreSQL 15 or newer is needed, this server is %',
+            current_setting('server_version')
+            USING ERRCODE = 'feature_not_supported', HINT = 'upgrade the server, or use another';
+    END IF;
+    -- Another isolation level would look at the schema as it was before the lock was had.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'an install needs the isolation level READ COMMITTED, not %',
+            upper(current_setting('transaction_isolation'))
+            USING ERRCODE = 'active_sql_transaction', HINT = 'run it in a transaction of its own';
+    END IF;
+
+    LOOP
+        SELECT n.oid INTO v_schema FROM pg_namespace n WHERE n.nspname = {{ schema_literal }};
+        EXIT WHEN FOUND;
+        IF NOT has_database_privilege(current_database(), 'CREATE') THEN
+            RAISE EXCEPTION 'role "%" may not create schema "%" in database "%"',
+                current_user, {{ schema_literal }}, current_database()
+                USING ERRCODE = 'insufficient_privilege',
+                    HINT = format(
+                        'have its owner run  GRANT CREATE ON DATABASE %1$I TO %2$I  '
+                        'or  CREATE SCHEMA %3$I AUTHORIZATION %2$I',
+                        current_database(), current_user, {{ schema_literal }});
+        END IF;
+        BEGIN
+            CREATE SCHEMA {{ schema }};
+            COMMENT ON SCHEMA {{ schema }} IS {{ schema_comment }};
+            RETURN;
+        EXCEPTION WHEN unique_violation OR duplicate_schema THEN
+            NULL;  -- Somebody created it meanwhile, not with an install: look at it.
+        END;
+    END LOOP;
+
+    SELECT pg_get_userbyid(c.relowner) INTO v_owner
+    FROM pg_class c
+    WHERE c.relnamespace = v_schema AND c.relname = 'migration'
+      AND obj_description(c.oid, 'pg_class') LIKE 'pylonny%';
+    IF FOUND THEN
+        -- Functions of several owners in one queue could not be replaced by any one of them.
+        IF v_owner <> current_user THEN
+            RAISE EXCEPTION 'the queue in schema "%" belongs to role "%", not to "%"',
+                {{ schema_literal }}, v_owner, current_user
+                USING ERRCODE = 'insufficient_privilege',
+                    HINT = format('connect as "%s", or become it with PGOPTIONS="-c role=%1$s"', v_owner);
+        END IF;
+    ELSIF EXISTS (
+        SELECT FROM pg_depend d
+        WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = v_schema AND d.deptype = 'n'
+    ) THEN
+        RAISE EXCEPTION 'schema "%" is not empty and not a queue of pylonny', {{ schema_literal }}
+            USING ERRCODE = 'duplicate_schema', HINT = 'choose another schema, or empty this one';
+    ELSIF NOT (has_schema_privilege(v_schema, 'CREATE') AND has_schema_privilege(v_schema, 'USAGE')) THEN
+        RAISE EXCEPTION 'role "%" may not create anything in schema "%"', current_user, {{ schema_literal }}
+            USING ERRCODE = 'insufficient_privilege',
+                HINT = format('have its owner run  GRANT CREATE, USAGE ON SCHEMA %I TO %I',
+                    {{ schema_literal }}, current_user);
+    END IF;
+END
+$do$;
+"""
+
+# Where a rendering starts from. An install has looked instead, and leaves out what is there already.
+_FRESH = """\
+DO $do$
+BEGIN
+    IF EXISTS (
+        SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = {{ schema_literal }} AND c.relname = 'migration'
+    ) THEN
+        RAISE EXCEPTION 'schema "%" has a queue already, this script is for one that has none',
+            {{ schema_literal }}
+            USING ERRCODE = 'duplicate_schema', HINT = 'bring it up to date with  python -m pylonny install';
+    END IF;
+END
+$do$;
+"""
+
+_LEDGER_ROW = """\
+INSERT INTO {{ schema }}.migration (version, name, checksum, package_version, applied_at)
+VALUES ({{ version }}, {{ name }}, {{ checksum }}, {{ package_version }}, clock_timestamp());
+"""
+
+
+def find() -> Path:
+    """The folder of the templates: the package's own, or that of the checkout that it is run from.
+
+    Raises PylonnyError if it is in neither place.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "sql", package.parent / "sql"):
+        if (folder / CONTENTS).is_file():
+            return folder
+    raise PylonnyError("the SQL templates are missing from this installation of pylonny", "install it again")
+
+
+def quote_identifier(name: str) -> str:
+    """`name` as a quoted identifier. Raises InvalidNameError if PostgreSQL cannot have such a name."""
+    _check_name(name)
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_literal(text: str) -> str:
+    """`text` as a string literal that means the same whatever standard_conforming_strings is."""
+    quoted = "'" + text.replace("'", "''") + "'"
+    return "E" + quoted.replace("\\", "\\\\") if "\\" in quoted else quoted
+
+
+def check_schema(name: str) -> str:
+    """`name`, if a queue's schema can have it, else InvalidNameError."""
+    _check_name(name)
+    if name.startswith("pg_"):
+        raise InvalidNameError(
+            f'"{name}" cannot be the name of a schema', 'PostgreSQL keeps the prefix "pg_" to itself'
+        )
+    return name
+
+
+def check_event_channel(name: str) -> str:
+    """`name`, if one can NOTIFY on it, else InvalidNameError."""
+    _check_name(name)
+    return name
+
+
+def _check_name(name: str) -> None:
+    hint = f"give a name of 1 to {MAX_NAME_BYTES} bytes without a zero byte"
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise InvalidNameError(f"the name {name!r} is not valid UTF-8", hint) from None
+    if not name:
+        raise InvalidNameError("an empty name is none", hint)
+    if size > MAX_NAME_BYTES:
+        raise InvalidNameError(f'"{name}" is too long for a name in PostgreSQL: {size} bytes', hint)
+    if "\0" in name:
+        raise InvalidNameError(f"the name {name!r} has a zero byte in it", hint)
+
+
+@dataclass(frozen=True)
+class Template:
+    """One file that install.sql includes: its path below the folder of the templates, and its text."""
+
+    path: str
+    text: str
+
+    @property
+    def version(self) -> int | None:
+        """The number of a migration; None for what every install runs."""
+        match = _MIGRATION.fullmatch(self.path)
+        return int(match["version"]) if match else None
+
+    @property
+    def name(self) -> str:
+        """The name in the ledger: the file's, without its number."""
+        match = _MIGRATION.fullmatch(self.path)
+        return match["name"] if match else Path(self.path).stem
+
+    @property
+    def checksum(self) -> str:
+        """The SHA-256 of the text in hexadecimal; of the template's, so it is the same for all schemas."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+class Templates:
+    """The templates of one folder, rendered for one schema and one event channel (None: no events)."""
+
+    def __init__(
+        self, schema: str = DEFAULT_SCHEMA, event_channel: str | None = None, root: Path | None = None
+    ) -> None:
+        self.root = root or find()
+        self._names = {"schema": check_schema(schema)}
+        if event_channel is not None:
+            self._names["event_channel"] = check_event_channel(event_channel)
+        self._environment = jinja2.Environment(
+            undefined=jinja2.StrictUndefined,
+            autoescape=False,  # noqa: S701 - it is SQL, and the values come quoted
+            keep_trailing_newline=True,
+        )
+        self._values: dict[str, str] = {
+            "schema": quote_identifier(schema),
+            "schema_literal": quote_literal(schema),
+            "event_channel": "NULL" if event_channel is None else quote_literal(event_channel),
+        }
+
+    @cached_property
+    def files(self) -> list[Template]:
+        """What install.sql includes, in order."""
+        return [part for part in self._parts() if isinstance(part, Template)]
+
+    def lock(self) -> str:
+        """The SQL that install and uninstall begin with: the transaction's settings, the schema's lock."""
+        return self._render(_LOCK)
+
+    def opening(self) -> str:
+        """The SQL that an install begins with: the lock, checks, and the schema if there is none."""
+        return f"{self.lock()}\n{self._render(OPENING, schema_comment=quote_literal(SCHEMA_COMMENT))}"
+
+    def file(self, template: Template) -> str:
+        """The SQL of one file; that of a migration ends with its row for the ledger."""
+        rendered = self._render(template.text)
+        if template.version is None:
+            return rendered
+        row = self._render(
+            _LEDGER_ROW,
+            version=str(template.version),
+            name=quote_literal(template.name),
+            checksum=quote_literal(template.checksum),
+            package_version=quote_literal(__version__),
+        )
+        return f"{rendered}\n{row}"
+
+    def script(self) -> str:
+        """All of a first install as one transaction, headings of install.sql included."""
+        body = "".join(self.file(part) if isinstance(part, Template) else part for part in self._parts())
+        return (
+            f"-- A queue of pylonny {__version__}, made by: python -m pylonny render\n"
+            "-- One transaction: it does all or nothing, and nothing where a queue is already.\n\n"
+            "BEGIN ISOLATION LEVEL READ COMMITTED;\n"
+            "SET LOCAL client_encoding = 'UTF8';\n"
+            f"{self.opening()}\n{self._render(_FRESH)}\n{body}\nCOMMIT;\n"
+        )
+
+    def _parts(self) -> Iterator[Template | str]:
+        """The table of contents, taken apart: included files, and the text between them."""
+        for node in self._environment.parse(self._read(CONTENTS)).body:
+            match node:
+                case nodes.Include(template=nodes.Const(value=str(path))):
+                    yield Template(path, self._read(path))
+                case nodes.Output(nodes=[nodes.TemplateData(data=text)]):
+                    yield text
+                case _:
+                    raise PylonnyError(f"{CONTENTS}, line {node.lineno}: only text and includes belong here")
+
+    def _read(self, path: str) -> str:
+        # Line ends become "\n", so that a checksum is the same on every system.
+        return (self.root / path).read_text(encoding="utf-8")
+
+    def _render(self, text: str, **values: str) -> str:
+        return self._environment.from_string(self._safe_tags(text)).render(self._values, **values)
+
+    def _safe_tags(self, text: str) -> str:
+        """`text` with other dollar tags where a name contains one, and so would end the quoted text early."""
+
+        def replace(match: re.Match[str]) -> str:
+            tag = match["tag"]
+            while any(f"${tag}$" in name for name in self._names.values()):
+                tag += "_"
+            return f"${tag}$"
+
+        return _DOLLAR_TAG.sub(replace, text)
+
+
+def render_install(
+    schema: str = DEFAULT_SCHEMA, event_channel: str | None = None, root: Path | None = None
+) -> str:
+    """The SQL of a first install into `schema`, as one transaction that psql can run.
+
+    `event_channel` is the channel to NOTIFY on, None for no events; `root` is another folder of templates.
+    The same arguments give the same text. Raises InvalidNameError.
+    """
+    return Templates(schema, event_channel, root).script()

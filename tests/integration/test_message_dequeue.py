@@ -1,0 +1,153 @@
+"""message_dequeue with commits and between sessions; the rest is in pgtap/message_dequeue.sql."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import psycopg
+import pytest
+from psycopg import IsolationLevel
+
+from tests.support.sessions import background, wait_until
+
+if TYPE_CHECKING:
+    from tests.conftest import Connect
+    from tests.support.sessions import Connection
+
+
+def create(conn: Connection, channel: str | None = "a", lock_ms: int = 60_000) -> int:
+    row = conn.execute("SELECT lonny.message_create(%s, 'x', %s)", [channel, lock_ms]).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def dequeue(conn: Connection) -> tuple[Any, ...]:
+    """The id, the number of attempts and retry_ms of one dequeue."""
+    row = conn.execute("SELECT id, num_attempts, retry_ms FROM lonny.message_dequeue()").fetchone()
+    assert row is not None
+    return row
+
+
+@pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
+def test_dequeue_refuses_other_isolation_levels_than_read_committed(
+    connect: Connect, level: IsolationLevel
+) -> None:
+    conn = connect()
+    id_ = create(conn)
+    conn.set_isolation_level(level)
+    with pytest.raises(psycopg.Error) as raised, conn.transaction():
+        conn.execute("SELECT lonny.message_dequeue()")
+    assert raised.value.sqlstate == "25001"
+    assert "READ COMMITTED" in f"{raised.value.diag.message_primary} {raised.value.diag.message_hint}"
+    assert raised.value.diag.message_hint
+    conn.set_isolation_level(IsolationLevel.READ_COMMITTED)
+    assert dequeue(conn) == (id_, 1, None), "the refused dequeue took nothing"
+
+
+@pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
+def test_everything_else_works_in_every_isolation_level(connect: Connect, level: IsolationLevel) -> None:
+    conn = connect()
+    first, second = create(conn), create(conn)
+    assert dequeue(conn)[0] == first
+    conn.set_isolation_level(level)
+    with conn.transaction():
+        conn.execute("SELECT lonny.channel_policy_set('a', 1)")
+        steps: list[tuple[LiteralString, int, str]] = [
+            ("SELECT lonny.message_heartbeat(%s, 1)", first, "MESSAGE_HEARTBEATED"),
+            ("SELECT lonny.message_defer(%s, 1)", first, "MESSAGE_DEFERRED"),
+            ("SELECT lonny.message_cancel(%s)", second, "MESSAGE_CANCELLED"),
+            ("SELECT lonny.message_delete(%s, 1)", second, "MESSAGE_NOT_FOUND"),
+        ]
+        for query, id_, result in steps:
+            assert conn.execute(query, [id_]).fetchone() == (result,)
+    conn.set_isolation_level(IsolationLevel.READ_COMMITTED)
+    assert dequeue(conn)[:2] == (first, 2)
+
+
+def test_the_lock_is_in_the_row_not_in_the_transaction(connect: Connect) -> None:
+    worker, other = connect(), connect()
+    id_ = create(worker)
+    assert dequeue(worker)[0] == id_
+    worker.close()
+    _, _, retry_ms = dequeue(other)
+    assert 50_000 < retry_ms <= 60_000
+
+
+def test_a_rolled_back_dequeue_has_not_happened(connect: Connect) -> None:
+    conn = connect()
+    id_ = create(conn)
+    with conn.transaction(force_rollback=True):
+        assert dequeue(conn) == (id_, 1, None)
+    assert dequeue(conn) == (id_, 1, None)
+
+
+def test_a_lock_expires_by_the_real_clock(connect: Connect) -> None:
+    conn = connect()
+    id_ = create(conn, lock_ms=20)
+    assert dequeue(conn)[0] == id_
+    wait_until(lambda: dequeue(conn)[:2] == (id_, 2), "the message comes back")
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_retry_ms_is_at_most_50_while_another_transaction_has_the_message(
+    connect: Connect, limit: int | None
+) -> None:
+    taker, other = connect(), connect()
+    if limit:
+        other.execute("SELECT lonny.channel_policy_set('a', %s)", [limit])
+    id_ = create(other)
+    with taker.transaction(force_rollback=True):
+        assert dequeue(taker)[0] == id_
+        with background(other, "SELECT id, retry_ms FROM lonny.message_dequeue()") as step:
+            assert step.blocked_by() == [], "a dequeue waits for nobody"
+            ((none, retry_ms),) = step.result()
+        assert none is None
+        assert 1 <= retry_ms <= 50
+    assert dequeue(other)[0] == id_
+
+
+def test_retry_ms_is_at_most_50_while_another_transaction_handles_an_expired_lock(connect: Connect) -> None:
+    taker, other = connect(), connect()
+    id_ = create(other, lock_ms=0)
+    assert dequeue(other)[0] == id_
+    with taker.transaction():
+        assert dequeue(taker)[:2] == (id_, 2)
+        none, _, retry_ms = dequeue(other)
+        assert none is None
+        assert 1 <= retry_ms <= 50
+
+
+def test_two_open_dequeues_take_two_messages(connect: Connect) -> None:
+    one, two = connect(autocommit=False), connect(autocommit=False)
+    first, second = create(connect()), create(connect())
+    assert dequeue(one)[0] == first
+    assert dequeue(two)[0] == second
+    one.commit()
+    two.commit()
+    assert dequeue(one)[0] is None
+
+
+def test_an_uncommitted_create_is_not_delivered(connect: Connect) -> None:
+    producer, worker = connect(), connect()
+    with producer.transaction():
+        id_ = create(producer)
+        assert dequeue(worker) == (None, None, None)
+    assert dequeue(worker)[0] == id_
+
+
+def test_a_policy_binds_every_dequeue_that_begins_after_it_is_committed(connect: Connect) -> None:
+    admin, worker = connect(), connect()
+    first = create(worker)
+    create(worker)
+    with admin.transaction():
+        admin.execute("SELECT lonny.channel_policy_set('a', 1)")
+        assert dequeue(worker)[0] == first, "not before"
+    assert dequeue(worker)[0] is None
+
+
+def test_a_rolled_back_policy_binds_nobody(connect: Connect) -> None:
+    admin, worker = connect(), connect()
+    id_ = create(worker)
+    with admin.transaction(force_rollback=True):
+        admin.execute("SELECT lonny.channel_policy_set('a', 0)")
+    assert dequeue(worker)[0] == id_

@@ -1,0 +1,207 @@
+"""The command against a server: what it prints, its exit status, and what it does."""
+
+from __future__ import annotations
+
+import io
+import signal
+import subprocess
+import sys
+
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from pylonny import __version__, templates
+from pylonny.cli import main
+from pylonny.migrate import install, status
+from pylonny.server import PrivateServer
+from tests.migration.conftest import Connector, objects
+from tests.support.sessions import Connection
+
+PROG = "python -m pylonny"
+
+
+@pytest.fixture(autouse=True)
+def database_url(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", empty)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    return Run(capsys)
+
+
+class Run:
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit status, what is printed on stdout, and on stderr, of which at most one line is allowed."""
+        status = main(arguments)
+        out, err = self._capsys.readouterr()
+        assert len(err.splitlines()) <= 1
+        return status, out.rstrip("\n"), err.rstrip("\n")
+
+
+def test_a_life(run: Run, conn: Connection) -> None:
+    database = conn.info.dbname
+    where = f'schema "lonny" of database "{database}", version 1'
+    before = objects(conn)
+    assert run("status") == (0, f'No queue of pylonny in database "{database}".', "")
+    assert run("install") == (0, f"Installed: {where}, no events.", "")
+    assert run("install", "--event-channel", "e") == (0, f'Up to date: {where}, events on channel "e".', "")
+    assert run("install") == (0, f'Up to date: {where}, events on channel "e".', "")
+    assert run("install", "--schema", 'My "Q"')[0] == 0
+    assert run("status")[1].splitlines() == [
+        "SCHEMA  VERSION  PYLONNY  EVENT CHANNEL  OWNER",
+        f'My "Q"  1        {__version__}    none           postgres',
+        f"lonny   1        {__version__}    e              postgres",
+    ]
+    assert run("install", "--no-event-channel") == (0, f"Up to date: {where}, no events.", "")
+    assert run("uninstall", "--yes", "--schema", 'My "Q"') == (0, 'Uninstalled: schema "My "Q"" is gone.', "")
+    assert run("status", "--schema", "lonny")[1].splitlines()[1:] == [
+        f"lonny   1        {__version__}    none           postgres"
+    ]
+    assert run("uninstall", "--yes") == (0, 'Uninstalled: schema "lonny" is gone.', "")
+    assert objects(conn) == before
+
+
+def test_dsn_and_libpqs_environment_name_the_database_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch, conn: Connection, empty: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "host=/nowhere")
+    assert run("install", "--dsn", empty, "--schema", "one")[0] == 0
+    monkeypatch.delenv("DATABASE_URL")
+    for name, value in conninfo_to_dict(empty).items():
+        monkeypatch.setenv({"dbname": "PGDATABASE"}.get(name, f"PG{name.upper()}"), str(value))
+    assert run("install", "--schema", "two")[0] == 0
+    assert [found.schema for found in status(conn)] == ["one", "two"]
+
+
+@pytest.mark.parametrize("answer", ["y\n", "yes\n", " YES \n", "y"])
+def test_an_uninstall_asks(run: Run, monkeypatch: pytest.MonkeyPatch, conn: Connection, answer: str) -> None:
+    install(conn)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+    question = (
+        f'Drop the queue in schema "lonny" of database "{conn.info.dbname}", with all its messages? [y/N]'
+    )
+    assert run("uninstall") == (0, 'Uninstalled: schema "lonny" is gone.', f"{question} ".strip("\n"))
+    assert status(conn) == []
+
+
+@pytest.mark.parametrize("answer", ["", "\n", "n\n", "no\n", "yesterday\n"])
+def test_an_uninstall_takes_only_yes_for_an_answer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, conn: Connection, answer: str
+) -> None:
+    install(conn)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+    assert main(["uninstall"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith(f"{PROG} uninstall: nothing was dropped; answer y, or give --yes\n")
+    assert [found.schema for found in status(conn)] == ["lonny"]
+
+
+def test_an_uninstall_says_what_keeps_the_schema(run: Run, conn: Connection) -> None:
+    conn.execute("CREATE SCHEMA before")
+    install(conn, "before")
+    install(conn, "lonny")
+    conn.execute("CREATE TABLE lonny.mine (); CREATE TYPE lonny.own AS ENUM ()")
+    assert run("uninstall", "--yes", "--schema", "before")[:2] == (
+        0,
+        'Uninstalled: schema "before" stays, install did not create it. It is empty.',
+    )
+    assert run("uninstall", "--yes")[:2] == (
+        0,
+        'Uninstalled: schema "lonny" stays, others live in it: table lonny.mine, type lonny.own.',
+    )
+
+
+def test_an_uninstall_is_refused_in_one_line(run: Run, conn: Connection) -> None:
+    missing = (
+        'there is no queue of pylonny in schema "lonny"; see what is installed with python -m pylonny status'
+    )
+    assert run("uninstall", "--yes") == (1, "", f"{PROG} uninstall: {missing}")
+    assert run("uninstall") == (1, "", f"{PROG} uninstall: {missing}")
+    assert run("status", "--schema", "lonny") == (1, "", f"{PROG} status: {missing}")
+    install(conn)
+    conn.execute("CREATE VIEW v AS TABLE lonny.message")
+    needed = "something else needs this queue: view public.v depends on table lonny.message; drop that first"
+    assert run("uninstall", "--yes") == (1, "", f"{PROG} uninstall: {needed}")
+
+
+def test_an_install_is_refused_in_one_line(
+    run: Run, conn: Connection, empty: str, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conn.execute("CREATE SCHEMA theirs CREATE TABLE mine ()")
+    theirs = (
+        'schema "theirs" is not empty and not a queue of pylonny; choose another schema, or empty this one'
+    )
+    assert run("install", "--schema", "theirs") == (1, "", f"{PROG} install: {theirs}")
+    code, out, err = run("install", "--dsn", make_conninfo(empty, user=role), "--schema", "new\nline")
+    assert (code, out) == (1, "")
+    assert err.startswith(f'{PROG} install: role "{role}" may not create schema "new line" in database')
+    monkeypatch.setattr(templates, "OPENING", templates.OPENING.replace("150000", "990000"))
+    code, out, err = run("install")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"{PROG} install: PostgreSQL 15 or newer is needed, this server is ")
+
+
+@pytest.mark.parametrize("user", ["nobody_at_all", 'no"body'])
+def test_a_role_that_does_not_exist_is_one_line(run: Run, empty: str, user: str) -> None:
+    code, out, err = run("status", "--dsn", make_conninfo(empty, user=user))
+    assert (code, out) == (1, "")
+    assert f'role "{user}" does not exist' in err
+
+
+def test_a_database_that_does_not_exist_is_one_line(run: Run, server: PrivateServer) -> None:
+    code, out, err = run("install", "--dsn", server.dsn("nowhere"))
+    assert (code, out) == (1, "")
+    assert 'database "nowhere" does not exist' in err
+
+
+def test_the_roles_settings_do_not_matter(run: Run, conn: Connection, empty: str, role: str) -> None:
+    for setting in (
+        "default_transaction_isolation = serializable",
+        "search_path = nowhere",
+        "client_encoding = latin1",
+    ):
+        conn.execute(sql.SQL("ALTER ROLE {} SET {}").format(sql.Identifier(role), sql.SQL(setting)))
+    conn.execute(
+        sql.SQL("CREATE SCHEMA {} AUTHORIZATION {}").format(sql.Identifier("шина"), sql.Identifier(role))
+    )
+    assert run("install", "--dsn", make_conninfo(empty, user=role), "--schema", "шина")[0] == 0
+    assert [(found.schema, found.owner) for found in status(conn)] == [("шина", role)]
+
+
+def test_what_one_may_not_read_is_shown_as_such(run: Run, conn: Connection, empty: str, role: str) -> None:
+    install(conn, "lonny", "events")
+    assert run("status", "--dsn", make_conninfo(empty, user=role))[1].splitlines()[1:] == [
+        "lonny   ?        ?        ? (this role may not read it)  postgres"
+    ]
+
+
+def test_an_install_that_is_interrupted_leaves_nothing(
+    conn: Connection, open_as: Connector, empty: str
+) -> None:
+    first = open_as(autocommit=False)
+    first.execute("SELECT 1")
+    before = objects(conn)
+    install(first)
+    with subprocess.Popen(
+        [sys.executable, "-m", "pylonny", "install", "--dsn", empty],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        # It waits for the install before it.
+        sessions = "SELECT wait_event FROM pg_stat_activity WHERE application_name = 'pylonny'"
+        while conn.execute(sessions).fetchall() != [("advisory",)]:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err.decode()) == (130, b"", f"{PROG} install: interrupted\n")
+    # Its session does not wait on, though the lock is still held.
+    while conn.execute(sessions).fetchall():
+        pass
+    first.rollback()
+    assert objects(conn) == before

