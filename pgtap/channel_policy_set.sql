@@ -1,6 +1,6 @@
 -- channel_policy_set: limits for a channel.
 BEGIN;
-SELECT plan(76);
+SELECT plan(86);
 
 -- Time stands still until a test moves it.
 CREATE OR REPLACE FUNCTION _clock() RETURNS timestamptz LANGUAGE sql
@@ -64,10 +64,11 @@ END
 $$;
 
 -- So many messages of a channel, called c1, c2, … after it.
-CREATE FUNCTION pg_temp.send(channel text, messages integer, lock_ms bigint DEFAULT 60000) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION pg_temp.send(channel text, messages integer, lock_ms bigint DEFAULT 60000, first integer DEFAULT 1)
+RETURNS void LANGUAGE sql AS $$
     INSERT INTO sent
     SELECT name, message_create($1, convert_to(name, 'UTF8'), $3)
-    FROM (SELECT $1 || i AS name FROM generate_series(1, $2) AS i) AS names
+    FROM (SELECT $1 || i AS name FROM generate_series($4, $4 + $2 - 1) AS i) AS names
 $$;
 -- How a dequeue answers that finds nothing, whatever it knows of later.
 CREATE FUNCTION pg_temp.is_nothing(taken text[], sentence text) RETURNS text LANGUAGE sql
@@ -92,6 +93,15 @@ SELECT is(pg_temp.take(10), '{a5}', 'and the last takes its place');
 
 SELECT pg_temp.send('b', 3);
 SELECT is(pg_temp.take(10), '{b1,b2,b3}', 'another channel has no limit');
+
+SELECT channel_policy_set('n', 2);
+SELECT pg_temp.send('n', 4);
+SELECT is(pg_temp.take(), '{n1}', 'of a channel limited to two one is taken');
+SELECT isnt(message_create('n', 'n5', 60000), NULL, 'another message comes in');
+SELECT is(pg_temp.take(), '{n2}', 'a second is taken');
+SELECT isnt(message_create('n', 'n6', 60000), NULL, 'another message comes in');
+SELECT is(pg_temp.take(), '{"empty, retry in 60000 ms"}', 'and still not more than two are out');
+SELECT channel_policy_set('n', 0);
 
 -- A policy binds messages that are there already, and counts those that are out.
 
@@ -130,6 +140,26 @@ SELECT pg_temp.is_nothing(pg_temp.take(10), 'a pause binds messages that were re
 SELECT channel_policy_set('e', 2147483647);
 SELECT is(pg_temp.take(10), '{e1,e2}', 'the largest max_concurrency is a limit like any other');
 
+-- However much work is due for others
+
+DO $$
+BEGIN
+    FOR i IN 1..400 LOOP
+        PERFORM channel_policy_set('other' || i, 1);
+    END LOOP;
+END
+$$;
+SELECT pg_temp.send('f', 2);
+SELECT channel_policy_set('f', 0);
+SELECT pg_temp.send('g', 2);
+SELECT channel_policy_set('g', 0);
+SELECT pg_temp.is_nothing(pg_temp.take(), 'a pause binds the next dequeue beside the changes of 400 other policies');
+SELECT pg_temp.is_nothing(pg_temp.take(10), 'and the next batch');
+SELECT channel_policy_set('f', NULL, 60000);
+SELECT is(pg_temp.take(10), '{f1}', 'so does an interval');
+SELECT channel_policy_clear('f');
+SELECT channel_policy_clear('g');
+
 -- release_interval_ms
 
 SET pylonny_test.clock = '2030-01-02 00:00:00+00';
@@ -137,7 +167,7 @@ DO $$
 DECLARE
     v_row record;
 BEGIN
-    FOR v_row IN SELECT channel FROM unnest('{a,b,c,d,e}'::text[]) AS channel LOOP
+    FOR v_row IN SELECT channel FROM unnest('{a,b,c,d,e,n}'::text[]) AS channel LOOP
         PERFORM channel_policy_set(v_row.channel);
     END LOOP;
     LOOP
@@ -156,8 +186,11 @@ SELECT is(message_delete(pg_temp.id('i1'), 1), 'MESSAGE_DELETED', 'it is done wi
 SELECT is(pg_temp.take(10), '{"empty, retry in 1000 ms"}', 'the next is to be had an interval later');
 SET pylonny_test.clock = '2030-01-02 00:00:00.999+00';
 SELECT is(pg_temp.take(10), '{"empty, retry in 1 ms"}', 'not a millisecond earlier');
+SET pylonny_test.clock = '2030-01-02 00:00:00.9995+00';
+SELECT pg_temp.send('i', 1, 250, 6);
+SELECT is(pg_temp.take(10), '{"empty, retry in 1 ms"}', 'nor because another message comes in');
 SET pylonny_test.clock = '2030-01-02 00:00:01+00';
-SELECT is(pg_temp.take(10), '{i2}', 'on the dot');
+SELECT is(pg_temp.take(), '{i2}', 'on the dot');
 SET pylonny_test.clock = '2030-01-02 00:00:01.5+00';
 SELECT is(pg_temp.take(10), '{"empty, retry in 500 ms"}', 'a message whose lock expired keeps the interval');
 SET pylonny_test.clock = '2030-01-02 00:00:02+00';
@@ -191,6 +224,7 @@ SELECT is(
 
 SELECT channel_policy_set('j', 1, 1000);
 SELECT pg_temp.send('j', 7);
+SELECT is(message_cancel(pg_temp.id('i6')), 'MESSAGE_CANCELLED', 'the last is taken back');
 SELECT is(pg_temp.take(10), '{j1}', 'of a channel with a limit and an interval one message is to be had');
 SET pylonny_test.clock = '2030-01-02 00:00:12+00';
 SELECT pg_temp.is_nothing(pg_temp.take(10), 'the limit is kept when the interval is over');

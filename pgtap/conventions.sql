@@ -2,10 +2,11 @@
 BEGIN;
 SELECT plan(17);
 
-CREATE FUNCTION pg_temp.queue() RETURNS regnamespace LANGUAGE sql STABLE AS $$ SELECT current_schema()::regnamespace $$;
+CREATE FUNCTION pg_temp.queue() RETURNS oid LANGUAGE sql STABLE
+AS $$ SELECT n.oid FROM pg_namespace n WHERE n.nspname = current_schema() $$;
 
 CREATE TEMP VIEW function AS
-SELECT p.oid, p.oid::regprocedure::text AS name, p.proname, p.proconfig, p.prosrc, p.proargnames, l.lanname
+SELECT p.oid, p.oid::regprocedure::text AS name, p.proname, p.proconfig, p.prosrc, p.proargnames, p.proargmodes, l.lanname
 FROM pg_proc p
 JOIN pg_language l ON l.oid = p.prolang
 WHERE p.pronamespace = pg_temp.queue();
@@ -106,8 +107,9 @@ SELECT is_empty(
 SELECT is_empty(
     $$ SELECT f.name || ' ' || a.name
        FROM function f
-       CROSS JOIN unnest(f.proargnames) AS a (name)
-       WHERE (f.proname ~ '^_') <> (a.name ~ '^p_') $$,
+       CROSS JOIN unnest(f.proargnames, f.proargmodes) AS a (name, mode)
+       WHERE coalesce(a.mode, 'i') = 'i'
+         AND (f.proname ~ '^_') <> (a.name ~ '^p_') $$,
     'the arguments of private functions begin with p_, those of public ones do not');
 SELECT is_empty(
     $$ SELECT i.indexrelid::regclass

@@ -146,13 +146,12 @@ SELECT is(
     (SELECT channel FROM message_dequeue()), (SELECT channel FROM message_status(ARRAY[pg_temp.id('n1')])),
     'the dequeued row shows the same channel name');
 
-INSERT INTO sent VALUES
-    ('a1', message_create('a', 'a1', 60000)), ('a2', message_create('a', 'a2', 60000)),
-    ('n3', message_create(NULL, 'n3', 60000)), ('a3', message_create('a', 'a3', 60000));
+INSERT INTO sent SELECT 'a' || i, message_create('a', convert_to('a' || i, 'UTF8'), 60000) FROM generate_series(1, 6) AS i;
+INSERT INTO sent SELECT 'n' || i, message_create(NULL, convert_to('n' || i, 'UTF8'), 60000) FROM generate_series(3, 7) AS i;
 SELECT ok(
-    taken IN ('{a1,n2,a2,n3,a3}', '{n2,a1,n3,a2,a3}'),
+    taken IN ('{a1,n2,a2,n3,a3,n4,a4,n5,a5,n6,a6,n7}', '{n2,a1,n3,a2,n4,a3,n5,a4,n6,a5,n7,a6}'),
     'all messages without a channel share one turn in the rotation, first in, first out')
-FROM pg_temp.take_each(5) AS taken;
+FROM pg_temp.take_each(12) AS taken;
 
 INSERT INTO sent VALUES
     ('A', message_create('Case', 'A', 60000)), ('B', message_create('case', 'B', 60000)),

@@ -1,6 +1,6 @@
 -- message_create_many: many messages come in by one call.
 BEGIN;
-SELECT plan(52);
+SELECT plan(55);
 
 -- Time stands still until a test moves it.
 CREATE OR REPLACE FUNCTION _clock() RETURNS timestamptz LANGUAGE sql
@@ -169,6 +169,12 @@ SELECT is(
     (SELECT count(*) FROM message_create_many('{limited,limited,limited}', '{l1,l2,l3}', '{60000}')), 3::bigint,
     'a batch larger than the limit of its channel is accepted');
 SELECT is(pg_temp.take(10), '{l1,l2}', 'and not more of it than the limit is delivered');
+SELECT channel_policy_set('open', 2);
+SELECT matches(
+    array_to_string(pg_temp.take(10), ''), '^empty', 'a channel without messages has a policy, which every dequeue knows of');
+SELECT is(
+    (SELECT count(*) FROM message_create_many('{open}', '{o1}', '{60000}')), 1::bigint, 'then a batch comes in');
+SELECT is(pg_temp.take(10), '{o1}', 'and is to be had at once');
 
 -- The shape of the arrays
 

@@ -1,6 +1,6 @@
 -- message_dequeue: a worker takes messages.
 BEGIN;
-SELECT plan(46);
+SELECT plan(48);
 
 -- Time stands still until a test moves it.
 CREATE OR REPLACE FUNCTION _clock() RETURNS timestamptz LANGUAGE sql
@@ -225,7 +225,11 @@ INSERT INTO sent VALUES
 SELECT is(
     (SELECT array_agg(unlock_at) FROM message_dequeue(2, 1000)),
     '{2030-01-02 00:00:07+00,2030-01-02 00:00:07+00}', 'lock_ms holds for every message of a batch');
-SELECT is(message_delete(pg_temp.id('m2'), 1), 'MESSAGE_DELETED', 'one is done');
+SELECT is(message_heartbeat(pg_temp.id('m2'), 1), 'MESSAGE_HEARTBEATED', 'a heartbeat for one of them that names none');
+SELECT is(
+    (SELECT unlock_at FROM message_status(ARRAY[pg_temp.id('m2')])), '2030-01-02 00:00:07+00'::timestamptz,
+    'extends by the replaced lock_ms');
+SELECT is(message_delete(pg_temp.id('m2'), 1), 'MESSAGE_DELETED', 'it is done');
 SET pylonny_test.clock = '2030-01-02 00:00:08+00';
 SELECT results_eq(
     'SELECT content, num_attempts, is_unlocked FROM message_dequeue(3)',

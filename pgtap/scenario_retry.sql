@@ -1,6 +1,6 @@
 -- Promise 6: empty means empty, and what an empty answer says of later is so.
 BEGIN;
-SELECT plan(37);
+SELECT plan(42);
 
 -- Time stands still until a test moves it.
 CREATE OR REPLACE FUNCTION _clock() RETURNS timestamptz LANGUAGE sql
@@ -169,6 +169,58 @@ SET pylonny_test.clock = '2030-01-05 00:00:00+00';
 SELECT is(
     (SELECT count(DISTINCT name) FROM unnest(pg_temp.take_each(120)) AS name WHERE name ~ '^(x|y)'), 120::bigint,
     'and when all these locks are over every message is found again');
+
+SET pylonny_test.clock = '2030-01-06 00:00:00+00';
+DO $$
+DECLARE
+    v_row record;
+BEGIN
+    LOOP
+        SELECT d.id, d.num_attempts INTO v_row FROM message_dequeue() AS d;
+        EXIT WHEN v_row.id IS NULL;
+        PERFORM message_delete(v_row.id, v_row.num_attempts);
+    END LOOP;
+    PERFORM channel_policy_set('paused', 0);
+    FOR i IN 1..300 LOOP
+        PERFORM message_create('paused', 'p', 60000, 10);
+    END LOOP;
+    PERFORM message_create('open', 'behind messages', 60000, 11);
+END
+$$;
+SET pylonny_test.clock = '2030-01-06 00:00:01+00';
+SELECT is(pg_temp.take(), '{behind messages}', 'a message is found behind the ended delays of 300 of a paused channel');
+
+DO $$
+BEGIN
+    FOR i IN 1..300 LOOP
+        PERFORM channel_policy_set('once' || i, NULL, 10);
+        PERFORM message_create('once' || i, 'o', 60000);
+    END LOOP;
+END
+$$;
+SELECT is(cardinality(pg_temp.take_each(300)), 300, 'three hundred channels with intervals have had their only message');
+SELECT channel_policy_set('open', NULL, 11);
+INSERT INTO sent VALUES
+    ('before', message_create('open', 'before', 60000)), ('behind', message_create('open', 'behind timers', 60000));
+SELECT is(pg_temp.take(), '{before}', 'then one has the first of two');
+SET pylonny_test.clock = '2030-01-06 00:00:02+00';
+SELECT is(pg_temp.take(), '{behind timers}', 'its second is found behind the ended intervals of the 300');
+
+DO $$
+BEGIN
+    FOR i IN 1..1500 LOOP
+        PERFORM channel_policy_set('held' || i, 0);
+        PERFORM message_create('held' || i, 'h', 60000);
+    END LOOP;
+    FOR i IN 1..20 LOOP
+        PERFORM channel_policy_set('free' || i, 1);
+        PERFORM message_create('free' || i, convert_to('free', 'UTF8'), 60000);
+    END LOOP;
+END
+$$;
+SELECT is(
+    (SELECT array_agg(DISTINCT name) FROM unnest(pg_temp.take_each(20)) AS name), '{free}',
+    'and twenty more among the due wakes of 1500 paused channels');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -2,6 +2,9 @@
 BEGIN;
 SELECT plan(15);
 
+CREATE FUNCTION pg_temp.queue() RETURNS oid LANGUAGE sql STABLE
+AS $$ SELECT n.oid FROM pg_namespace n WHERE n.nspname = current_schema() $$;
+
 CREATE FUNCTION pg_temp.attributes(relation text) RETURNS SETOF text LANGUAGE sql STABLE AS $$
     SELECT a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
     FROM pg_attribute a
@@ -10,9 +13,9 @@ CREATE FUNCTION pg_temp.attributes(relation text) RETURNS SETOF text LANGUAGE sq
 $$;
 
 SELECT results_eq(
-    $$ SELECT format('%s(%s) RETURNS %s', p.proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid))
+    $$ SELECT format('%s(%s) RETURNS %s', p.proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid)) COLLATE "default"
        FROM pg_proc p
-       WHERE p.pronamespace = current_schema()::regnamespace AND p.proname !~ '^_'
+       WHERE p.pronamespace = pg_temp.queue() AND p.proname !~ '^_'
        ORDER BY p.proname COLLATE "C" $$,
     $$ VALUES
        ('channel_policy_clear(channel text) RETURNS void'),
@@ -29,10 +32,10 @@ SELECT results_eq(
     'the public functions, with names of arguments, defaults and results');
 
 SELECT results_eq(
-    $$ SELECT t.typname::text
+    $$ SELECT t.typname::text COLLATE "default"
        FROM pg_type t
        LEFT JOIN pg_class c ON c.oid = t.typrelid
-       WHERE t.typnamespace = current_schema()::regnamespace
+       WHERE t.typnamespace = pg_temp.queue()
          AND (t.typtype IN ('e', 'd', 'r') OR c.relkind = 'c')
          AND t.typname !~ '^_'
        ORDER BY t.typname COLLATE "C" $$,

@@ -1,5 +1,38 @@
--- Nothing is granted to PUBLIC: the owner of the schema decides who may use it.
-REVOKE ALL ON SCHEMA {{ schema }} FROM PUBLIC;
-REVOKE ALL ON ALL TABLES IN SCHEMA {{ schema }} FROM PUBLIC;
-REVOKE ALL ON ALL SEQUENCES IN SCHEMA {{ schema }} FROM PUBLIC;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA {{ schema }} FROM PUBLIC;
+-- Nothing is granted to PUBLIC: the owner of the schema decides who may use it. PostgreSQL grants PUBLIC nothing on new tables and
+-- sequences, but the right to call new functions.
+REVOKE ALL ON FUNCTION
+  {{ schema }}._clock,
+  {{ schema }}._lane,
+  {{ schema }}._event_channel,
+  {{ schema }}._event_notify,
+  {{ schema }}._raise_invalid,
+  {{ schema }}.message_create,
+  {{ schema }}.message_create_many,
+  {{ schema }}._channel_survey,
+  {{ schema }}._channel_can_release,
+  {{ schema }}._channel_withdraw,
+  {{ schema }}._timer_set,
+  {{ schema }}._channel_advance,
+  {{ schema }}._lane_tend,
+  {{ schema }}._timers_expire,
+  {{ schema }}._wakes_next,
+  {{ schema }}._lanes_next,
+  {{ schema }}._tend,
+  {{ schema }}._tend_carefully,
+  {{ schema }}._tend_next,
+  {{ schema }}._seek_carefully,
+  {{ schema }}._take_one,
+  {{ schema }}._take_many,
+  {{ schema }}._retry_ms,
+  {{ schema }}.message_dequeue,
+  {{ schema }}._place_freed,
+  {{ schema }}.message_delete,
+  {{ schema }}.message_delete_many,
+  {{ schema }}.message_defer,
+  {{ schema }}.message_heartbeat,
+  {{ schema }}.message_cancel,
+  {{ schema }}.message_status,
+  {{ schema }}._policy_add,
+  {{ schema }}.channel_policy_set,
+  {{ schema }}.channel_policy_clear
+FROM PUBLIC;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from typing import TYPE_CHECKING, Protocol
 
 import psycopg
@@ -10,7 +11,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from tests.support.databases import create_template, private_server
+from tests.support.databases import PgtapNotFoundError, create_template, private_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from tests.support.sessions import Connection
 
 _numbers = itertools.count(1)
+
+
+def pytest_configure() -> None:
+    """Take libpq's variables out of the environment: the tests talk to their own servers only."""
+    for name in [name for name in os.environ if name.startswith("PG") and name != "PGTAP_SQL"]:
+        del os.environ[name]
 
 
 class Connect(Protocol):
@@ -67,7 +74,10 @@ def server() -> Iterator[PrivateServer]:
 @pytest.fixture(scope="session")
 def template(server: PrivateServer) -> str:
     """The name of the database that `database` copies: pgTAP in `tap`, pylonny in every schema of SCHEMAS."""
-    return create_template(server)
+    try:
+        return create_template(server)
+    except PgtapNotFoundError as error:
+        pytest.exit(str(error), returncode=1)
 
 
 @pytest.fixture

@@ -237,7 +237,7 @@ class Course:
         killed = Killed(_VICTIM, tables.held_by(self.conn, _VICTIM))
         self.screen.print(
             f"{self.seconds:5.1f} s  Killed worker {killed.worker} (SIGKILL) while it held {len(killed.held)}"
-            f" messages. Their locks, of {self.options.lock_ms / 1000:g} s, will run out."
+            f" messages, locked for {self.options.lock_ms / 1000:g} s."
         )
         return killed
 

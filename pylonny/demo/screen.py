@@ -119,7 +119,7 @@ class LiveScreen(Screen):
             f"{now.done:,} of {now.total:,} files, {look.seconds:.0f} s, {speed}",
         )
         table = Table(box=None, expand=True, padding=(0, 1))
-        table.add_column("channel", ratio=3, no_wrap=True)
+        table.add_column("channel", ratio=2, no_wrap=True)
         table.add_column("rule", no_wrap=True, style="cyan")
         for heading, style in (
             ("waiting", "yellow"),
@@ -128,7 +128,7 @@ class LiveScreen(Screen):
             ("done", "green"),
         ):
             table.add_column(heading, justify="right", min_width=7, style=style)
-        table.add_column(ratio=2)
+        table.add_column(ratio=1)
         for tenant in busiest(look.tenants, max(1, min(_MAX_ROWS, self._console.height - _AROUND))):
             counts = (tenant.waiting, tenant.ready, tenant.locked, tenant.done)
             table.add_row(

@@ -57,9 +57,10 @@ BEGIN
                 ORDER BY x.dequeue_at DESC, x.id DESC LIMIT v_survey.num_overtaking
                   FOR NO KEY UPDATE SKIP LOCKED));
       v_survey := {{ schema }}._channel_survey(p_lane, v_policy, p_released_at, v_now);
-      v_doubt := true;
+      -- Whoever ends a message of this channel does not see what was taken back until this transaction commits.
+      v_doubt := v_policy.max_concurrency > 0;
     END IF;
-    v_doubt := v_doubt OR v_survey.is_ending;
+    v_doubt := v_doubt OR v_survey.is_ending AND v_policy.max_concurrency IS DISTINCT FROM 0;
     v_allowed := v_survey.allowance;
     -- Kept even if nothing waits now: it is all that is known of the last release.
     IF v_survey.release_at > v_now THEN
@@ -81,7 +82,7 @@ BEGIN
 
   IF v_more OR v_count = c_batch THEN
     INSERT INTO {{ schema }}.wake (lane, channel) VALUES (p_lane, p_channel);
-  ELSIF v_count < v_allowed OR v_doubt AND v_policy.max_concurrency IS DISTINCT FROM 0 THEN
+  ELSIF v_count < v_allowed OR v_doubt THEN
     -- A row was passed by, or the end of something that is out may have looked for a waiting message before this one waits (_place_freed).
     IF EXISTS (SELECT FROM {{ schema }}.message m
                 WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel AND m.dequeue_at <= v_now) THEN

@@ -6,26 +6,28 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 -- Counts what a channel has out: ready and locked together in one statement, so in one snapshot. In two, a message that is dequeued
--- between them would be in neither. A row version with an xmax has been updated, deleted or locked by a transaction that is not over, or
--- was rolled back: it may end without seeing what this transaction does. Nothing is counted further than the limit: more than that is too many, however many it is.
+-- between them would be in neither. Nothing is counted further than the limit: more than that is too many, however many it is.
+--
+-- A row version whose xmax is another's (an update leaves the lock that it came with: xmax = xmin) is being updated, deleted or locked by a
+-- transaction that is not over, or was by one that rolled back: it may end without seeing what this transaction does.
 DECLARE
   v_cap    integer := LEAST(COALESCE(p_policy.max_concurrency, 200), 2147483646) + 1;
   v_locked integer;
   v_ready  integer;
 BEGIN
-  SELECT l.num, l.num_expired, r.num, r.num_foreign, COALESCE(l.is_held, false) OR COALESCE(r.is_held, false),
+  SELECT l.num, l.num_expired, r.num, r.num_foreign, COALESCE(l.is_held AND p_policy.max_concurrency IS NOT NULL, false) OR COALESCE(r.is_held, false),
          o.num, GREATEST(p_released_at, w.released_at), d.has_due
     INTO v_locked, num_expired, v_ready, num_foreign, is_ending, num_overtaking, released_at, has_due
     FROM (SELECT count(*) AS num,
                  count(*) FILTER (WHERE x.unlock_at <= p_now) AS num_expired,
-                 bool_or(x.xmax <> 0) AS is_held
-            FROM (SELECT m.unlock_at, m.xmax FROM {{ schema }}.message m
+                 bool_or(x.xmax <> 0 AND x.xmax <> x.xmin) AS is_held
+            FROM (SELECT m.unlock_at, m.xmin, m.xmax FROM {{ schema }}.message m
                    WHERE m.status = 'LOCKED' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel
                    LIMIT v_cap) x) l,
          (SELECT count(*) AS num,
                  count(*) FILTER (WHERE x.policy_id IS DISTINCT FROM p_policy.id) AS num_foreign,
-                 bool_or(x.xmax <> 0) AS is_held
-            FROM (SELECT m.policy_id, m.xmax FROM {{ schema }}.message m
+                 bool_or(x.xmax <> 0 AND x.xmax <> x.xmin) AS is_held
+            FROM (SELECT m.policy_id, m.xmin, m.xmax FROM {{ schema }}.message m
                    WHERE m.status = 'READY' AND m.lane = p_lane AND m.channel = p_policy.channel
                    LIMIT v_cap) x) r,
          (SELECT count(*) AS num

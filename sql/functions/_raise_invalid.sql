@@ -9,7 +9,7 @@ BEGIN
       USING ERRCODE = 'null_value_not_allowed', HINT = p_hint;
   END IF;
   RAISE EXCEPTION 'invalid %: %', p_argument,
-      CASE WHEN length(p_value) > 80 THEN left(p_value, 80) || '…' ELSE p_value END
+      CASE WHEN p_value = '' THEN '''''' WHEN length(p_value) > 80 THEN left(p_value, 80) || '…' ELSE p_value END
     USING ERRCODE = 'invalid_parameter_value', HINT = p_hint;
 END
 $function$;

@@ -20,7 +20,7 @@ BEGIN
                     WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = w.lane AND m.dequeue_at <= v_now)
   LOOP
     EXIT WHEN v_budget = 0;
-    IF {{ schema }}._channel_can_release(v_wake.lane, v_wake.channel, v_now) AND {{ schema }}._lane_tend(v_wake.lane) > 0 THEN
+    IF ({{ schema }}._channel_can_release(v_wake.lane, v_wake.channel, v_now)).can_release AND {{ schema }}._lane_tend(v_wake.lane) > 0 THEN
       v_budget := v_budget - 1;
     END IF;
   END LOOP;

@@ -30,9 +30,9 @@ BEGIN
   IF cardinality(v_lock) = 1 THEN
     v_lock := array_fill((SELECT unnest(v_lock)), ARRAY[v_count]);
   END IF;
-  IF cardinality(v_delay) = 1 THEN
-    v_delay := array_fill((SELECT unnest(v_delay)), ARRAY[v_count]);
-  END IF;
+  -- Also when it has as many: of any shape, it is counted from 1 to the end below.
+  v_delay := CASE WHEN cardinality(v_delay) = 1 THEN array_fill((SELECT unnest(v_delay)), ARRAY[v_count])
+                  ELSE ARRAY (SELECT unnest(v_delay)) END;
 
   SELECT u.* INTO v_row
     FROM unnest(message_create_many.channels, message_create_many.contents, v_lock, v_delay)
@@ -79,7 +79,7 @@ BEGIN
     SELECT c.id, c.channel, row_number() OVER (ORDER BY c.id) AS n FROM created c ORDER BY c.id
   LOOP
     IF {{ schema }}._event_channel() IS NOT NULL THEN
-      PERFORM {{ schema }}._event_notify('MESSAGE_CREATED', v_row.id, v_row.channel, v_delay[array_lower(v_delay, 1) + v_row.n - 1]);
+      PERFORM {{ schema }}._event_notify('MESSAGE_CREATED', v_row.id, v_row.channel, v_delay[v_row.n]);
     END IF;
     RETURN NEXT v_row.id;
   END LOOP;

@@ -25,7 +25,10 @@ DECLARE
   v_served   bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
   v_due      record;
   v_row      {{ schema }}.dequeued;
+  v_is_busy  boolean := true;
   v_tended   record;
+  v_sought   record;
+  v_release_at timestamptz;
   v_seen     tid[] := '{}';
   v_new      tid[];
 BEGIN
@@ -74,8 +77,15 @@ BEGIN
     IF v_is_alone THEN
       v_tended := {{ schema }}._tend(1000, true);
       CONTINUE WHEN v_tended.num_moved > 0;
+      -- What is still due was passed by, because another transaction holds it.
+      v_is_busy := EXISTS (SELECT FROM {{ schema }}.message m WHERE m.timer_at <= v_now)
+                OR EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
+                OR EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at <= v_now);
     ELSE
-      CONTINUE WHEN {{ schema }}._seek_carefully();
+      v_sought := {{ schema }}._seek_carefully();
+      CONTINUE WHEN v_sought.is_ready;
+      v_is_busy := v_sought.is_busy;
+      v_release_at := v_sought.release_at;
     END IF;
     -- A message that moved under the search may have been missed. Whatever is ready now and was not when we looked before is worth
     -- another look; what was ready then was in another's hands.
@@ -86,7 +96,7 @@ BEGIN
 
   v_row := NULL;
   v_row.result := 'MESSAGE_NOT_AVAILABLE';
-  v_row.retry_ms := {{ schema }}._retry_ms();
+  v_row.retry_ms := {{ schema }}._retry_ms(v_is_busy OR EXISTS (SELECT FROM {{ schema }}.message m WHERE m.status = 'READY'), v_release_at);
   RETURN NEXT v_row;
 END
 $function$;

@@ -10,6 +10,9 @@ BEGIN
   IF message_status.ids IS NULL THEN
     PERFORM {{ schema }}._raise_invalid('ids', NULL, 'Give an array of ids.');
   END IF;
+  IF array_position(message_status.ids, NULL) IS NOT NULL THEN
+    PERFORM {{ schema }}._raise_invalid(format('ids[%s]', array_position(message_status.ids, NULL)), NULL, 'Give the id of a message in each place.');
+  END IF;
   RETURN QUERY
   SELECT f.*
     FROM unnest(message_status.ids) WITH ORDINALITY AS u (id, n),

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from tests.support.sessions import Connection
 
 
+# Time stands still until a test moves it, for all sessions.
+CLOCK = """
+CREATE TABLE public.clock AS SELECT timestamptz '2030-01-01 00:00:00+00' AS at;
+CREATE OR REPLACE FUNCTION lonny._clock() RETURNS timestamptz LANGUAGE sql AS 'SELECT at FROM public.clock';
+"""
+
+
 def create(conn: Connection, channel: str | None = "a", lock_ms: int = 60_000) -> int:
     row = conn.execute("SELECT lonny.message_create(%s, 'x', %s)", [channel, lock_ms]).fetchone()
     assert row is not None
@@ -115,6 +122,26 @@ def test_retry_ms_is_at_most_50_while_another_transaction_handles_an_expired_loc
         none, _, retry_ms = dequeue(other)
         assert none is None
         assert 1 <= retry_ms <= 50
+
+
+@pytest.mark.parametrize(
+    ("params", "prepare"), [(None, False), ([1], False), ([1], True)], ids=["simple", "bound", "prepared"]
+)
+def test_a_dequeue_finds_what_is_due_however_the_driver_sends_it(
+    connect: Connect, params: list[int] | None, prepare: bool
+) -> None:
+    # A driver that binds parameters sends several commands, each with a time of its own, for one transaction.
+    conn = connect()
+    conn.execute(CLOCK)
+    conn.execute("SELECT lonny.channel_policy_set('paused', 0)")
+    many = "SELECT count(*) FROM lonny.message_create_many(%s::text[], %s::bytea[], '{60000}', '{1}')"
+    contents = [b"%02d" % i for i in range(20)]
+    conn.execute(many, [["paused"] * 300, [b"x"] * 300])
+    conn.execute(many, [["open"] * 20, contents])
+    conn.execute("UPDATE public.clock SET at = at + interval '2 s'")
+    query: LiteralString = f"SELECT content, retry_ms FROM lonny.message_dequeue({'%s' if params else ''})"
+    rows = [conn.execute(query, params, prepare=prepare).fetchall() for _ in range(21)]
+    assert rows == [*([(content, None)] for content in contents), [(None, 60_000)]]
 
 
 def test_two_open_dequeues_take_two_messages(connect: Connect) -> None:

@@ -27,13 +27,12 @@ SETTINGS = {
     "plpgsql.extra_warnings": "all",
 }
 
-_INSTALL_PGTAP = (
-    "pgTAP not found: install it (Debian: apt-get install postgresql-15-pgtap, or of another version), "
-    "or set PGTAP_SQL to the path of a pgtap.sql"
-)
-
 _MEMORY = Path("/dev/shm")  # noqa: S108 (for mkdtemp)
 _ENOUGH = 2 * 1024**3  # bytes; a container's default is 64 MiB
+
+
+class PgtapNotFoundError(Exception):
+    """pgTAP is not there; says what to install."""
 
 
 def private_server(**settings: object) -> PrivateServer:
@@ -47,7 +46,7 @@ def private_server(**settings: object) -> PrivateServer:
 def find_pgtap(server: PrivateServer) -> Path:
     """The file pgtap.sql: $PGTAP_SQL, or the extension of this server, or of the newest one that Debian has.
 
-    Raises FileNotFoundError, saying what to install.
+    Raises PgtapNotFoundError.
     """
     if named := os.environ.get("PGTAP_SQL"):
         return Path(named)
@@ -58,7 +57,10 @@ def find_pgtap(server: PrivateServer) -> Path:
     for path in candidates:
         if path.exists():
             return path
-    raise FileNotFoundError(_INSTALL_PGTAP)
+    raise PgtapNotFoundError(
+        "pgTAP not found: install it (Debian: apt-get install postgresql-15-pgtap, or for another version), "
+        "or set PGTAP_SQL to the path of a pgtap.sql"
+    )
 
 
 def create_template(server: PrivateServer, name: str = "template_pylonny") -> str:
