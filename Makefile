@@ -25,7 +25,7 @@ lint: .venv/.dev ## Check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 prove: .venv/.test pgtap pg-prove ## Run pgtap/ under pg_prove (FILES=pgtap/message_create.sql: some of it)
 	$(BIN)/python -m tests.support.prove $(FILES)

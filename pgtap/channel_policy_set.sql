@@ -100,7 +100,7 @@ SELECT is(pg_temp.take(), '{n1}', 'of a channel limited to two one is taken');
 SELECT isnt(message_create('n', 'n5', 60000), NULL, 'another message comes in');
 SELECT is(pg_temp.take(), '{n2}', 'a second is taken');
 SELECT isnt(message_create('n', 'n6', 60000), NULL, 'another message comes in');
-SELECT is(pg_temp.take(), '{"empty, retry in 60000 ms"}', 'and still not more than two are out');
+SELECT pg_temp.is_nothing(pg_temp.take(), 'and still not more than two are out');
 SELECT channel_policy_set('n', 0);
 
 -- A policy binds messages that are there already, and counts those that are out.
@@ -142,18 +142,15 @@ SELECT is(pg_temp.take(10), '{e1,e2}', 'the largest max_concurrency is a limit l
 
 -- However much work is due for others
 
-DO $$
-BEGIN
-    FOR i IN 1..400 LOOP
-        PERFORM channel_policy_set('other' || i, 1);
-    END LOOP;
-END
-$$;
+CREATE FUNCTION pg_temp.set_others(max_concurrency integer) RETURNS void LANGUAGE sql
+AS $$ SELECT channel_policy_set('other' || i, $1) FROM generate_series(1, 400) AS i $$;
 SELECT pg_temp.send('f', 2);
+SELECT pg_temp.set_others(1);
 SELECT channel_policy_set('f', 0);
-SELECT pg_temp.send('g', 2);
-SELECT channel_policy_set('g', 0);
 SELECT pg_temp.is_nothing(pg_temp.take(), 'a pause binds the next dequeue beside the changes of 400 other policies');
+SELECT pg_temp.send('g', 2);
+SELECT pg_temp.set_others(2);
+SELECT channel_policy_set('g', 0);
 SELECT pg_temp.is_nothing(pg_temp.take(10), 'and the next batch');
 SELECT channel_policy_set('f', NULL, 60000);
 SELECT is(pg_temp.take(10), '{f1}', 'so does an interval');

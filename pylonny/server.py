@@ -36,9 +36,12 @@ _MAX_SOCKET_PATH = 103  # bytes; what macOS allows (Linux: 107)
 # The guard's standard input is a pipe that the owner holds open. A line on it releases the guard; its end
 # without a line means that the owner is gone.
 _GUARD = """
-folder=$1; shift
+pid_file=$1 folder=$2
 if ! read -r released; then
-    "$@" > /dev/null 2>&1
+    if kill -QUIT "$(head -n 1 "$pid_file")"; then
+        tries=100
+        while [ -e "$pid_file" ] && [ $tries -gt 0 ]; do sleep 0.1; tries=$((tries - 1)); done
+    fi
     if [ -n "$folder" ]; then rm -rf -- "$folder"; fi
 fi
 """
@@ -203,7 +206,7 @@ class PrivateServer:
 
         Raises ServerError if it was not running, or does not stop.
         """
-        self.run("pg_ctl", *self._stop_arguments(mode))
+        self.run("pg_ctl", f"--pgdata={self.data}", "--wait", f"--mode={mode}", "stop")
 
     def destroy(self) -> None:
         """Stop the server if it runs, whatever it is doing; remove its files, and root if that empties it."""
@@ -225,7 +228,7 @@ class PrivateServer:
 
     def stop_command(self) -> str:
         """A shell command that stops the server."""
-        return f"kill -INT $(head -n 1 {shlex.quote(str(self.data / 'postmaster.pid'))})"
+        return f"kill -INT $(head -n 1 {shlex.quote(str(self._pid_file))})"
 
     def dsn(self, database: str = "postgres") -> str:
         """A libpq connection string for one of the server's databases."""
@@ -283,8 +286,9 @@ class PrivateServer:
     def _command(self, tool: str, *args: str) -> list[str]:
         return [*self._identity.prefix, str(self.bin / tool), *args]
 
-    def _stop_arguments(self, mode: StopMode) -> list[str]:
-        return [f"--pgdata={self.data}", "--wait", f"--mode={mode}", "stop"]
+    @property
+    def _pid_file(self) -> Path:
+        return self.data / "postmaster.pid"
 
     @property
     def _extra_groups(self) -> list[int] | None:
@@ -310,19 +314,14 @@ class PrivateServer:
     def _watch(self) -> None:
         if self._guard is not None:
             return
-        folder = str(self.root) if self._temporary else ""
-        stop = self._command("pg_ctl", *self._stop_arguments("immediate"))
+        arguments = [str(self._pid_file), str(self.root) if self._temporary else ""]
         self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARD, "private-server-guard", folder, *stop],
+            ["/bin/sh", "-c", _GUARD, "private-server-guard", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             text=True,
             cwd="/",
-            env=self.environment(),
-            user=self._identity.user,
-            group=self._identity.group,
-            extra_groups=self._extra_groups,
             start_new_session=True,  # out of reach of the terminal's Ctrl-C
         )
 

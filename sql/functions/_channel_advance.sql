@@ -14,7 +14,7 @@ AS $function$
 -- committed. A message that slipped by (created before the policy was visible) is stopped by the dequeue that would take it.
 DECLARE
   c_batch    CONSTANT integer  := 200;
-  c_look     CONSTANT interval := '200 ms';
+  c_look     CONSTANT interval := interval '200 ms';
   v_now      timestamptz := {{ schema }}._clock();
   v_policy   {{ schema }}._policy_in_force;
   v_survey   record;

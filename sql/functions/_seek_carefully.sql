@@ -10,7 +10,7 @@ DECLARE
   v_candidate record;
   v_hope      record;
   v_count     integer;
-  v_barren    bigint[] := '{}';
+  v_barren    bigint[] := '{}'::bigint[];
 BEGIN
   is_ready := false;
   is_busy := false;

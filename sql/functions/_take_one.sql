@@ -49,7 +49,7 @@ BEGIN
            unlock_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms',
            timer_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms'
      WHERE m.id = v_next.id
-    RETURNING 'MESSAGE_DEQUEUED', m.id, m.channel, m.content, m.state, m.num_attempts, v_next.unlock_at IS NOT NULL, m.unlock_at, NULL
+    RETURNING 'MESSAGE_DEQUEUED'::{{ schema }}.dequeue_result, m.id, m.channel, m.content, m.state, m.num_attempts, v_next.unlock_at IS NOT NULL, m.unlock_at, NULL::bigint
          INTO v_row;
     IF v_policy.release_interval_ms > 0 THEN
       INSERT INTO {{ schema }}.wake (lane, channel, at, released_at)

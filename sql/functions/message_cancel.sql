@@ -27,7 +27,7 @@ BEGIN
   IF {{ schema }}._event_channel() IS NOT NULL THEN
     PERFORM {{ schema }}._event_notify('MESSAGE_DELETED', message_cancel.id, v_message.channel, NULL);
   END IF;
-  RETURN 'MESSAGE_CANCELLED';
+  RETURN 'MESSAGE_CANCELLED'::{{ schema }}.cancel_result;
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.message_cancel(bigint) IS

@@ -42,7 +42,7 @@ BEGIN
   IF {{ schema }}._event_channel() IS NOT NULL THEN
     PERFORM {{ schema }}._event_notify('MESSAGE_DEFERRED', message_defer.id, v_message.channel, message_defer.delay_ms);
   END IF;
-  RETURN 'MESSAGE_DEFERRED';
+  RETURN 'MESSAGE_DEFERRED'::{{ schema }}.defer_result;
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.message_defer(bigint, integer, bigint, bytea) IS

@@ -30,7 +30,7 @@ BEGIN
   IF {{ schema }}._event_channel() IS NOT NULL THEN
     PERFORM {{ schema }}._event_notify('MESSAGE_DELETED', message_delete.id, v_message.channel, NULL);
   END IF;
-  RETURN 'MESSAGE_DELETED';
+  RETURN 'MESSAGE_DELETED'::{{ schema }}.delete_result;
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.message_delete(bigint, integer) IS

@@ -29,7 +29,7 @@ DECLARE
   v_tended   record;
   v_sought   record;
   v_release_at timestamptz;
-  v_seen     tid[] := '{}';
+  v_seen     tid[] := '{}'::tid[];
   v_new      tid[];
 BEGIN
   IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN

@@ -29,7 +29,7 @@ BEGIN
             WHERE x.id = message_heartbeat.id AND x.num_attempts = message_heartbeat.num_attempts AND x.status = 'LOCKED'
               FOR NO KEY UPDATE SKIP LOCKED));
   IF FOUND THEN
-    RETURN 'MESSAGE_HEARTBEATED';
+    RETURN 'MESSAGE_HEARTBEATED'::{{ schema }}.heartbeat_result;
   END IF;
   RETURN COALESCE(
     (SELECT CASE WHEN m.status = 'LOCKED' AND m.num_attempts = message_heartbeat.num_attempts

@@ -139,7 +139,9 @@ def test_a_dequeue_finds_what_is_due_however_the_driver_sends_it(
     conn.execute(many, [["paused"] * 300, [b"x"] * 300])
     conn.execute(many, [["open"] * 20, contents])
     conn.execute("UPDATE public.clock SET at = at + interval '2 s'")
-    query: LiteralString = f"SELECT content, retry_ms FROM lonny.message_dequeue({'%s' if params else ''})"
+    query: LiteralString = "SELECT content, retry_ms FROM lonny.message_dequeue(1)"
+    if params:
+        query = "SELECT content, retry_ms FROM lonny.message_dequeue(%s)"
     rows = [conn.execute(query, params, prepare=prepare).fetchall() for _ in range(21)]
     assert rows == [*([(content, None)] for content in contents), [(None, 60_000)]]
 

@@ -13,7 +13,7 @@ import pytest
 from pylonny import migrate
 from tests.support.databases import private_server
 
-# Not performance_warnings: they advise STABLE where a function only reads, and a STABLE function would read with
+# Not performance_warnings: they advise STABLE where a function only reads, and a STABLE one would read with
 # its caller's snapshot, older than the lock that the caller took.
 _CHECK = """
 SELECT p.proname, c.lineno, c.level, c.sqlstate, c.message, c.detail

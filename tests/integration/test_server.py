@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +18,17 @@ from pylonny.server import PrivateServer, ServerError, find_binaries
 from tests.support.sessions import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
 FAST = {"fsync": False}
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that any user may pass through: root becomes another one where it cannot make namespaces."""
+    with tempfile.TemporaryDirectory(prefix="pylonny-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
 
 
 def answer(server: PrivateServer, query: str) -> object:
@@ -81,8 +90,8 @@ def test_it_is_durable_unless_the_settings_say_otherwise() -> None:
         assert answer(server, "SELECT reset_val FROM pg_settings WHERE name = 'application_name'") == "it's"
 
 
-def test_a_stopped_server_starts_again_with_its_data_and_other_settings(tmp_path: Path) -> None:
-    root = tmp_path / "a 'folder'"
+def test_a_stopped_server_starts_again_with_its_data_and_other_settings(folder: Path) -> None:
+    root = folder / "a 'folder'"
     server = PrivateServer(root, FAST).start()
     server.run("psql", "--command=CREATE TABLE kept ()")
     server.stop()
@@ -95,11 +104,11 @@ def test_a_stopped_server_starts_again_with_its_data_and_other_settings(tmp_path
     assert not root.exists()
 
 
-def test_destroy_leaves_files_that_are_not_its_own(tmp_path: Path) -> None:
-    (tmp_path / "mine").touch()
-    with PrivateServer(tmp_path, FAST):
+def test_destroy_leaves_files_that_are_not_its_own(folder: Path) -> None:
+    (folder / "mine").touch()
+    with PrivateServer(folder, FAST):
         pass
-    assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
+    assert list(folder.iterdir()) == [folder / "mine"]
 
 
 def test_destroy_ends_a_server_that_has_sessions_and_one_that_never_started() -> None:
@@ -114,8 +123,8 @@ def test_destroy_ends_a_server_that_has_sessions_and_one_that_never_started() ->
     assert not never.root.exists()
 
 
-def test_a_killed_owner_leaves_no_server(tmp_path: Path) -> None:
-    root = tmp_path / "server"
+def test_a_killed_owner_leaves_no_server(folder: Path) -> None:
+    root = folder / "server"
     with owner(root, "") as (process, dsn):
         assert not refuses(dsn)
         process.send_signal(signal.SIGKILL)
@@ -123,8 +132,8 @@ def test_a_killed_owner_leaves_no_server(tmp_path: Path) -> None:
         assert refuses(dsn)
 
 
-def test_a_kept_server_outlives_its_owner_until_the_stop_command(tmp_path: Path) -> None:
-    root = tmp_path / "a server"
+def test_a_kept_server_outlives_its_owner_until_the_stop_command(folder: Path) -> None:
+    root = folder / "a server"
     with owner(root, "server.keep()") as (process, dsn):
         process.communicate()
     assert process.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -26,4 +27,4 @@ def main(files: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:] or [str(file) for file in pgtap.FILES]))
+    sys.exit(main(sys.argv[1:] or [os.path.relpath(file) for file in pgtap.FILES]))
