@@ -221,7 +221,7 @@ def test_without_an_event_channel_there_are_no_events(connect: Connect) -> None:
     id_ = listener.scalar("SELECT lonny.message_create('a', 'x', 60000)")
     assert listener.scalar("SELECT count(*) FROM lonny.message_create_many('{a}', '{y}', '{60000}')") == 1
     assert listener.scalar("SELECT id FROM lonny.message_dequeue()") == id_
-    assert listener.scalar("SELECT lonny.message_defer(%s, 1, -10)", id_) == "MESSAGE_DEFERRED"
+    assert listener.scalar("SELECT lonny.message_defer(%s, 1, -60000)", id_) == "MESSAGE_DEFERRED"
     assert listener.scalar("SELECT id FROM lonny.message_dequeue()") == id_
     assert listener.scalar("SELECT lonny.message_delete(%s, 2)", id_) == "MESSAGE_DELETED"
     listener.user.execute("SELECT lonny.channel_policy_set('a', 1)")
