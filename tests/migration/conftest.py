@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,13 @@ def add_file(root: Path, path: str, text: str) -> None:
     last = max(number for number, line in enumerate(contents) if "migrations/" in line)
     contents.insert(last + 1, f'{{% include "{path}" %}}')
     (root / "install.sql").write_text("\n".join([*contents, ""]))
+
+
+def until(condition: Callable[[], bool], deadline: float = 10.0) -> None:
+    """Ask for `condition` until it holds; fail after `deadline` seconds."""
+    end = time.monotonic() + deadline
+    while not condition():
+        assert time.monotonic() < end, "it did not come to pass"
 
 
 def objects(conn: Connection) -> Rows:

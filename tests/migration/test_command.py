@@ -11,11 +11,11 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pylonny import __version__, templates
+from pylonny import __version__, migrate, templates
 from pylonny.cli import main
 from pylonny.migrate import install, status
 from pylonny.server import PrivateServer
-from tests.migration.conftest import Connector, objects
+from tests.migration.conftest import Connector, objects, until
 from tests.support.sessions import Connection
 
 PROG = "python -m pylonny"
@@ -181,6 +181,22 @@ def test_what_one_may_not_read_is_shown_as_such(run: Run, conn: Connection, empt
     ]
 
 
+def test_an_interrupt_ends_what_the_server_is_doing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, conn: Connection
+) -> None:
+    def interrupted(conn: Connection) -> None:
+        # As by a Ctrl-C that comes between the sending of a statement and the waiting for it.
+        conn.pgconn.send_query(b"SELECT pg_sleep(3600)")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(migrate, "status", interrupted)
+    monkeypatch.setattr("pylonny.cli._discard_output", bool)  # it is the tests' output too
+    assert run("status") == (130, "", f"{PROG} status: interrupted")
+    until(
+        lambda: conn.execute("SELECT FROM pg_stat_activity WHERE application_name = 'pylonny'").rowcount == 0
+    )
+
+
 def test_an_install_that_is_interrupted_leaves_nothing(
     conn: Connection, open_as: Connector, empty: str
 ) -> None:
@@ -193,15 +209,16 @@ def test_an_install_that_is_interrupted_leaves_nothing(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
-        # It waits for the install before it.
-        sessions = "SELECT wait_event FROM pg_stat_activity WHERE application_name = 'pylonny'"
-        while conn.execute(sessions).fetchall() != [("advisory",)]:
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        try:
+            # It waits for the install before it.
+            sessions = "SELECT wait_event FROM pg_stat_activity WHERE application_name = 'pylonny'"
+            until(lambda: conn.execute(sessions).fetchall() == [("advisory",)])
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, out, err.decode()) == (130, b"", f"{PROG} install: interrupted\n")
     # Its session does not wait on, though the lock is still held.
-    while conn.execute(sessions).fetchall():
-        pass
+    until(lambda: not conn.execute(sessions).fetchall())
     first.rollback()
     assert objects(conn) == before

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import psycopg
@@ -13,7 +15,7 @@ import pytest
 
 from pylonny.errors import InstallError
 from pylonny.migrate import Installed, install, status, uninstall
-from tests.migration.conftest import Connector, objects
+from tests.migration.conftest import Connector, objects, until
 from tests.support.sessions import Connection, background
 
 T = TypeVar("T")
@@ -28,6 +30,23 @@ def install_at_once(connections: list[Connection], schemas: list[str]) -> list[I
 
     with ThreadPoolExecutor(len(connections)) as pool:
         return list(pool.map(one, connections, schemas))
+
+
+@contextmanager
+def blocked(
+    function: Callable[[Connection], T], conn: Connection, by: Connection, observer: Connection
+) -> Generator[Future[T]]:
+    """Call `function` with `conn` in a thread; what is in the block runs once it waits for `by`."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(function, conn)
+        try:
+            waits = "SELECT %s = ANY (pg_blocking_pids(%s))"
+            pids = [by.info.backend_pid, conn.info.backend_pid]
+            until(lambda: observer.execute(waits, pids).fetchone() == (True,))
+            yield future
+        finally:
+            if not future.done():  # the test has failed: it must not wait for ever
+                conn.cancel()
 
 
 def test_twenty_installs_into_one_schema(conn: Connection, open_as: Connector) -> None:
@@ -50,9 +69,7 @@ def test_an_install_waits_for_the_one_before_and_keeps_its_event_channel(
     first, second = open_as(autocommit=False), open_as()
     first.execute("SELECT 1")
     install(first, "lonny", "events")
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(install, second, "lonny")
-        wait_until_blocked(conn, second, first, waiting)
+    with blocked(install, second, by=first, observer=conn) as waiting:
         first.commit()
         assert waiting.result(timeout=30) == Installed("lonny", 1, (), "events")
 
@@ -61,9 +78,7 @@ def test_an_install_goes_on_where_the_one_before_failed(conn: Connection, open_a
     first, second = open_as(autocommit=False), open_as()
     first.execute("SELECT 1")
     install(first, "lonny", "events")
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(install, second, "lonny")
-        wait_until_blocked(conn, second, first, waiting)
+    with blocked(install, second, by=first, observer=conn) as waiting:
         first.rollback()
         assert waiting.result(timeout=30) == Installed("lonny", 1, ("migrations/0001_initial.sql",), None)
 
@@ -81,9 +96,7 @@ def test_an_install_waits_for_an_uninstall(conn: Connection, open_as: Connector)
     first, second = open_as(autocommit=False), open_as()
     first.execute("SELECT 1")
     assert uninstall(first).dropped_schema
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(install, second, "lonny")
-        wait_until_blocked(conn, second, first, waiting)
+    with blocked(install, second, by=first, observer=conn) as waiting:
         first.commit()
         assert waiting.result(timeout=30).applied
     assert [found.event_channel for found in status(conn)] == [None]
@@ -94,9 +107,7 @@ def test_two_uninstalls(conn: Connection, open_as: Connector) -> None:
     first, second = open_as(autocommit=False), open_as()
     first.execute("SELECT 1")
     uninstall(first)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(uninstall, second)
-        wait_until_blocked(conn, second, first, waiting)
+    with blocked(uninstall, second, by=first, observer=conn) as waiting:
         first.commit()
         with pytest.raises(InstallError, match="there is no queue of pylonny"):
             waiting.result(timeout=30)
@@ -107,9 +118,7 @@ def test_a_schema_that_somebody_else_creates_meanwhile_is_looked_at_again(
 ) -> None:
     first, second = open_as(autocommit=False), open_as()
     first.execute("CREATE SCHEMA lonny")
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(install, second, "lonny")
-        wait_until_blocked(conn, second, first, waiting)
+    with blocked(install, second, by=first, observer=conn) as waiting:
         first.commit()
         assert waiting.result(timeout=30).applied
     assert not uninstall(conn).dropped_schema
@@ -140,27 +149,6 @@ def test_two_commands_at_once(conn: Connection, empty: str) -> None:
         _, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (0, "")
     assert [found.schema for found in status(conn)] == ["one", "two"]
-
-
-def wait_until_blocked(
-    observer: Connection,
-    blocked: Connection,
-    blocker: Connection,
-    running: Future[T],
-    deadline_ms: int = 10_000,
-) -> None:
-    """Return when `blocked` waits for `blocker`; fail if `running` ends before, or after `deadline_ms`."""
-    [(started,)] = observer.execute("SELECT clock_timestamp()").fetchall()
-    while True:
-        row = observer.execute(
-            "SELECT %s = ANY (pg_blocking_pids(%s)), clock_timestamp() < %s + %s * interval '1 ms'",
-            [blocker.info.backend_pid, blocked.info.backend_pid, started, deadline_ms],
-        ).fetchone()
-        assert row is not None
-        if row[0]:
-            return
-        assert not running.done(), running.result()
-        assert row[1], "nothing waited"
 
 
 def test_a_session_that_gives_up_waiting_says_why(open_as: Connector) -> None:

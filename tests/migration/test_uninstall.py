@@ -33,6 +33,8 @@ def test_a_schema_that_was_there_before_stays(conn: Connection) -> None:
     ("thing", "remaining"),
     [
         ("CREATE TABLE lonny.mine (id serial PRIMARY KEY, t text UNIQUE)", ("table lonny.mine",)),
+        ("CREATE TABLE lonny.mine (id bigint GENERATED ALWAYS AS IDENTITY)", ("table lonny.mine",)),
+        ("CREATE EXTENSION hstore SCHEMA lonny", ("extension hstore",)),
         ("CREATE FUNCTION lonny.mine(integer) RETURNS integer RETURN 1", ("function lonny.mine(integer)",)),
         (
             "CREATE TYPE lonny.mine AS ENUM (); CREATE VIEW lonny.m AS SELECT 1",
