@@ -24,7 +24,7 @@ BEGIN
   LOOP
     CONTINUE WHEN v_candidate.lane = ANY (v_barren);
     IF v_candidate.id IS NOT NULL
-       AND NOT (v_candidate.lane <> 0 AND EXISTS (SELECT FROM {{ schema }}._policy_in_force p WHERE p.channel = v_candidate.channel)) THEN
+       AND NOT (v_candidate.lane <> 0 AND COALESCE((SELECT true FROM {{ schema }}._policy_in_force p WHERE p.channel = v_candidate.channel LIMIT 1), false)) THEN
       UPDATE {{ schema }}.message m
          SET status = 'READY', policy_id = NULL, timer_at = NULL
        WHERE m.id = ANY (ARRAY (

@@ -31,7 +31,7 @@ BEGIN
                p.id IS NULL OR p.id IS NOT DISTINCT FROM h.policy_id AS is_allowed
           FROM held h
           LEFT JOIN LATERAL (SELECT x.id, x.release_interval_ms FROM {{ schema }}._policy_in_force x
-                              WHERE x.channel = h.channel AND h.lane <> 0) p ON true
+                              WHERE x.channel = h.channel AND h.lane <> 0 LIMIT 1) p ON true
       ), clock AS MATERIALIZED (
         -- Read once, and after the rows are held, as in _take_one: it has to count them first.
         SELECT {{ schema }}._clock() AS now FROM (SELECT count(*) FROM judged) j

@@ -12,7 +12,7 @@ BEGIN
   IF p_max_messages > 0 THEN
     WITH moved AS (
       UPDATE {{ schema }}.message m
-         SET status = CASE WHEN m.lane <> 0 AND EXISTS (SELECT FROM {{ schema }}._policy_in_force p WHERE p.channel = m.channel)
+         SET status = CASE WHEN m.lane <> 0 AND COALESCE((SELECT true FROM {{ schema }}._policy_in_force p WHERE p.channel = m.channel LIMIT 1), false)
                            THEN 'WAITING'::{{ schema }}.message_status ELSE 'READY' END,
              policy_id = NULL, timer_at = NULL
        WHERE m.id = ANY (ARRAY (

@@ -34,7 +34,7 @@ BEGIN
   VALUES (v_lane, message_create.lock_ms, v_now, v_at,
           CASE WHEN message_create.delay_ms > 0 THEN v_at END,
           CASE WHEN message_create.delay_ms > 0
-                 OR v_lane <> 0 AND EXISTS (SELECT FROM {{ schema }}._policy_in_force p WHERE p.channel = v_channel)
+                 OR v_lane <> 0 AND COALESCE((SELECT true FROM {{ schema }}._policy_in_force p WHERE p.channel = v_channel LIMIT 1), false)
                THEN 'WAITING'::{{ schema }}.message_status ELSE 'READY' END,
           v_channel, message_create.content)
   RETURNING m.id, m.status INTO v_id, v_status;

@@ -66,7 +66,7 @@ BEGIN
       SELECT g.lane, g.lock_ms, v_now, g.at,
              CASE WHEN g.delay_ms > 0 THEN g.at END,
              CASE WHEN g.delay_ms > 0
-                    OR g.lane <> 0 AND EXISTS (SELECT FROM {{ schema }}._policy_in_force p WHERE p.channel = g.channel)
+                    OR g.lane <> 0 AND COALESCE((SELECT true FROM {{ schema }}._policy_in_force p WHERE p.channel = g.channel LIMIT 1), false)
                   THEN 'WAITING'::{{ schema }}.message_status ELSE 'READY' END,
              g.channel, g.content
         FROM given g ORDER BY g.n

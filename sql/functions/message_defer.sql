@@ -24,7 +24,7 @@ BEGIN
   v_at := {{ schema }}._clock() + message_defer.delay_ms * interval '1 ms';
   UPDATE {{ schema }}.message m
      SET status = CASE WHEN message_defer.delay_ms > 0
-                         OR m.lane <> 0 AND EXISTS (SELECT FROM {{ schema }}._policy_in_force p WHERE p.channel = m.channel)
+                         OR m.lane <> 0 AND COALESCE((SELECT true FROM {{ schema }}._policy_in_force p WHERE p.channel = m.channel LIMIT 1), false)
                        THEN 'WAITING'::{{ schema }}.message_status ELSE 'READY' END,
          policy_id = NULL, dequeue_at = v_at, unlock_at = NULL,
          timer_at = CASE WHEN message_defer.delay_ms > 0 THEN v_at END,

@@ -75,7 +75,7 @@ BEGIN
   SELECT g.id,
          CASE WHEN g.n = d.n THEN 'MESSAGE_DELETED'::{{ schema }}.delete_result
               WHEN g.n > d.n THEN 'MESSAGE_NOT_FOUND'
-              WHEN g.n < d.n OR EXISTS (SELECT FROM {{ schema }}.message m WHERE m.id = g.id) THEN 'MESSAGE_STATE_INVALID'
+              WHEN g.n < d.n OR COALESCE((SELECT true FROM {{ schema }}.message m WHERE m.id = g.id LIMIT 1), false) THEN 'MESSAGE_STATE_INVALID'
               ELSE 'MESSAGE_NOT_FOUND' END
     FROM given g LEFT JOIN gone d ON d.id = g.id
    ORDER BY g.n;

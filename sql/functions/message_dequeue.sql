@@ -89,7 +89,7 @@ BEGIN
     END IF;
     -- A message that moved under the search may have been missed. Whatever is ready now and was not when we looked before is worth
     -- another look; what was ready then was in another's hands.
-    v_new := ARRAY (SELECT m.ctid FROM {{ schema }}.message m WHERE m.status = 'READY' AND m.ctid <> ALL (v_seen) LIMIT 50);
+    v_new := ARRAY (SELECT m.ctid FROM {{ schema }}.message m WHERE m.status = 'READY' AND m.ctid <> ALL (v_seen) LIMIT 10000);
     EXIT WHEN cardinality(v_new) = 0;
     v_seen := v_seen || v_new;
   END LOOP;

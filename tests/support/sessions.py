@@ -50,6 +50,12 @@ class Step:
         """Whether the statement has ended by now."""
         return self._future.done()
 
+    def cancel(self, conn: Connection) -> None:
+        """End the statement; again and again, since a cancel that comes before it has begun is lost."""
+        while not self.done:
+            conn.cancel_safe()
+            wait_for([self._future], timeout=_LOOK)
+
     def blocked_by(self, timeout: float = DEADLINE) -> list[int]:
         """Wait until the statement has ended or waits for another session's lock.
 
@@ -99,8 +105,7 @@ def background(
             if not step.fetched:
                 step.result()
         finally:
-            if not step.done:
-                conn.cancel_safe()
+            step.cancel(conn)
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = DEADLINE) -> None:

@@ -1,0 +1,127 @@
+"""The queue as tests of several sessions drive it: plain SQL, and a clock that stands still until moved.
+
+A dequeue is sent as a simple query: without parameters, not prepared. As the first command of its transaction
+it then knows that it is alone. On a connection that is not in autocommit mode it comes after a BEGIN.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from psycopg import sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.support.sessions import Connection
+
+LOCK_MS = 3_600_000  # longer than any test moves the clock
+
+_CLOCK = """
+CREATE TABLE public.clock AS SELECT timestamptz '2030-01-01 00:00:00+00' AS at;
+CREATE OR REPLACE FUNCTION lonny._clock() RETURNS timestamptz LANGUAGE sql AS 'SELECT at FROM public.clock';
+"""
+_CREATE = """
+SELECT id FROM lonny.message_create_many(
+  array_fill(%s::text, ARRAY[%s]), array_fill('x'::bytea, ARRAY[%s]), ARRAY[%s::bigint], ARRAY[%s::bigint]
+) AS id
+"""
+_DEQUEUE = "SELECT id, channel, num_attempts, retry_ms FROM lonny.message_dequeue({})"
+
+
+class Taken(NamedTuple):
+    """A message that a dequeue has locked."""
+
+    id: int
+    channel: str
+    num_attempts: int
+
+
+def stop_clock(conn: Connection) -> None:
+    """Let the queue's time stand still, for all sessions, until `move_clock` moves it."""
+    conn.execute(_CLOCK)
+
+
+def move_clock(conn: Connection, ms: float) -> None:
+    """Let time pass."""
+    conn.execute("UPDATE public.clock SET at = at + %s * interval '1 ms'", [ms])
+
+
+def scalar(conn: Connection, query: Any, params: Any = None) -> Any:
+    """The one value of the one row that a query returns."""
+    ((value,),) = conn.execute(query, params).fetchall()
+    return value
+
+
+def create(
+    conn: Connection, channel: str | None, count: int = 1, *, lock_ms: int = LOCK_MS, delay_ms: int = 0
+) -> list[int]:
+    """Put messages in; their ids."""
+    return [id_ for (id_,) in conn.execute(_CREATE, [channel, count, count, lock_ms, delay_ms]).fetchall()]
+
+
+def limit(
+    conn: Connection,
+    channels: str | Iterable[str],
+    max_concurrency: int | None = None,
+    release_interval_ms: int | None = None,
+) -> None:
+    """Set the policy of one channel or of several."""
+    for channel in [channels] if isinstance(channels, str) else channels:
+        conn.execute(
+            "SELECT lonny.channel_policy_set(%s, %s, %s)", [channel, max_concurrency, release_interval_ms]
+        )
+
+
+def answer(conn: Connection, max_messages: int = 1) -> tuple[list[Taken], int | None]:
+    """One dequeue: what it took, and its retry_ms."""
+    rows = conn.execute(sql.SQL(_DEQUEUE).format(max_messages), prepare=False).fetchall()
+    return [Taken(*row[:3]) for row in rows if row[0] is not None], rows[0][3]
+
+
+def dequeue(conn: Connection, max_messages: int = 1) -> list[Taken]:
+    """One dequeue: what it took, nothing if nothing was available."""
+    return answer(conn, max_messages)[0]
+
+
+def serve(conn: Connection, max_messages: int = 1, within_ms: int = 1000) -> list[Taken]:
+    """All that can be had within that time, which passes on the stopped clock; at most one second by default.
+
+    The clock moves only while nothing is available, and as far as the answer says.
+    """
+    served: list[Taken] = []
+    left = within_ms
+    while True:
+        taken, retry_ms = answer(conn, max_messages)
+        served += taken
+        if not taken:
+            if retry_ms is None or retry_ms > left:
+                return served
+            move_clock(conn, retry_ms)
+            left -= max(retry_ms, 1)
+
+
+def delete(conn: Connection, *messages: Taken) -> list[str]:
+    """Delete what was dequeued, one call a message; the answers."""
+    return [
+        scalar(conn, "SELECT lonny.message_delete(%s, %s)", [message.id, message.num_attempts])
+        for message in messages
+    ]
+
+
+def work(conn: Connection, max_messages: int = 1, within_ms: int = 1000) -> list[Taken]:
+    """Serve and delete until nothing comes within that time any more; what was deleted, in that order."""
+    done: list[Taken] = []
+    while taken := serve(conn, max_messages, within_ms):
+        assert set(delete(conn, *taken)) == {"MESSAGE_DELETED"}
+        done += taken
+    return done
+
+
+def out(conn: Connection, channel: str) -> int:
+    """How many messages of a channel are out: locked, or ready to be."""
+    return int(
+        scalar(
+            conn, "SELECT count(*) FROM lonny.message WHERE channel = %s AND status <> 'WAITING'", [channel]
+        )
+    )
