@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from tests.support.plans import Plan, capture_plans
-from tests.support.queue import create, dequeue, limit, out, scalar, stop_clock
+from tests.support.queue import create, dequeue, limit, scalar
 
 if TYPE_CHECKING:
     from tests.conftest import Connect
