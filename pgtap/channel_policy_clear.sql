@@ -9,74 +9,6 @@ SET pylonny_test.clock = '2030-01-01 00:00:00+00';
 
 -- The messages of this test by name; the name is the content too.
 CREATE TEMP TABLE sent (name text PRIMARY KEY, id bigint NOT NULL);
-CREATE FUNCTION pg_temp.id(name text) RETURNS bigint LANGUAGE sql
-AS $$ SELECT s.id FROM sent s WHERE s.name = $1 $$;
-
--- The names that one dequeue delivers, in its order; of an empty answer what it knows.
-CREATE FUNCTION pg_temp.take(max_messages integer DEFAULT 1) RETURNS text[] LANGUAGE sql AS $$
-    SELECT array_agg(
-        CASE d.result
-            WHEN 'MESSAGE_DEQUEUED' THEN convert_from(d.content, 'UTF8')
-            ELSE 'empty, retry in ' || coalesce(d.retry_ms::text, 'unknown') || ' ms'
-        END ORDER BY d.ordinality)
-    FROM message_dequeue($1) WITH ORDINALITY AS d
-$$;
-
--- The same of as many dequeues as find something.
-CREATE FUNCTION pg_temp.take_all() RETURNS text[] LANGUAGE plpgsql AS $$
-DECLARE
-    v_taken text[] := '{}';
-    v_next text[];
-BEGIN
-    LOOP
-        v_next := pg_temp.take(1000);
-        EXIT WHEN v_next[1] ~ '^empty';
-        v_taken := v_taken || v_next;
-    END LOOP;
-    RETURN v_taken;
-END
-$$;
-
--- One test: the statement raises this SQLSTATE, its message names the argument and the value, and there is a hint.
-CREATE FUNCTION pg_temp.refused(sentence text, statement text, state text, argument text, value text)
-RETURNS SETOF text LANGUAGE plpgsql AS $$
-DECLARE
-    v_state text := 'no error';
-    v_message text := '';
-    v_hint text := '';
-    v_ok boolean;
-BEGIN
-    BEGIN
-        EXECUTE statement;
-    EXCEPTION WHEN OTHERS THEN
-        GET STACKED DIAGNOSTICS
-            v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT, v_hint = PG_EXCEPTION_HINT;
-    END;
-    v_ok := v_state = state AND v_message ~ ('\m' || argument || '\M') AND v_message ~* value AND v_hint <> '';
-    RETURN NEXT ok(v_ok, sentence);
-    IF NOT v_ok THEN
-        RETURN NEXT diag(format('%s: %s: %s (hint: %s)', statement, v_state, v_message, v_hint));
-    END IF;
-END
-$$;
-
--- All that the queue's tables hold, to see that something changed nothing.
-CREATE FUNCTION pg_temp.tables() RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    v_table regclass;
-    v_rows text;
-    v_all text := '';
-BEGIN
-    FOR v_table IN
-        SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname = current_schema() AND c.relkind = 'r' ORDER BY c.relname
-    LOOP
-        EXECUTE format('SELECT string_agg(t::text, chr(10) ORDER BY t::text) FROM %s AS t', v_table) INTO v_rows;
-        v_all := concat(v_all, v_table, chr(10), v_rows, chr(10));
-    END LOOP;
-    RETURN v_all;
-END
-$$;
 
 -- So many messages of a channel, called c1, c2, … after it.
 CREATE FUNCTION pg_temp.send(channel text, messages integer) RETURNS void LANGUAGE sql AS $$
@@ -88,61 +20,61 @@ $$;
 SELECT channel_policy_set('e', 1);
 INSERT INTO sent VALUES ('e1', message_create('e', 'e1', 60000, 1000)), ('e2', message_create('e', 'e2', 60000, 1000));
 SELECT channel_policy_clear('e');
-SELECT is(pg_temp.take(10), '{"empty, retry in 1000 ms"}', 'clearing does not end a delay');
+SELECT is(tap.take(10), '{"empty, retry in 1000 ms"}', 'clearing does not end a delay');
 SET pylonny_test.clock = '2030-01-01 00:00:01+00';
-SELECT is(pg_temp.take_all(), '{e1,e2}', 'but when it is over there is no limit');
+SELECT is(tap.take_all(), '{e1,e2}', 'but when it is over there is no limit');
 
 SELECT channel_policy_set('a', 1);
 SELECT channel_policy_set('b', 1);
 SELECT pg_temp.send('a', 4);
-SELECT is(pg_temp.take(10), '{a1}', 'of a channel limited to one the first is taken');
+SELECT is(tap.take(10), '{a1}', 'of a channel limited to one the first is taken');
 SELECT pg_temp.send('b', 2);
 SELECT channel_policy_clear(channel => 'a');
 SELECT is(
-    (SELECT array_agg(name ORDER BY name) FROM unnest(pg_temp.take(10)) AS name), '{a2,a3,a4,b1}',
+    (SELECT array_agg(name ORDER BY name) FROM unnest(tap.take(10)) AS name), '{a2,a3,a4,b1}',
     'clearing removes the limit, for the messages that are there already, and that of no other channel');
 SELECT isnt(message_create('a', 'a5', 60000), NULL, 'a message comes in after it');
-SELECT is(pg_temp.take(10), '{a5}', 'and is not limited either');
+SELECT is(tap.take(10), '{a5}', 'and is not limited either');
 
 SELECT channel_policy_set('c', 0);
 SELECT pg_temp.send('c', 2);
-SELECT matches(array_to_string(pg_temp.take(10), ' '), '^empty', 'a channel is paused');
+SELECT matches(array_to_string(tap.take(10), ' '), '^empty', 'a channel is paused');
 SELECT channel_policy_clear('c');
-SELECT is(pg_temp.take(10), '{c1,c2}', 'clearing ends the pause');
+SELECT is(tap.take(10), '{c1,c2}', 'clearing ends the pause');
 
 SELECT channel_policy_set('d', NULL, 3600000);
 SELECT pg_temp.send('d', 3);
-SELECT is(pg_temp.take(10), '{d1}', 'of a channel with an interval the first is taken');
+SELECT is(tap.take(10), '{d1}', 'of a channel with an interval the first is taken');
 SELECT channel_policy_clear('d');
-SELECT is(pg_temp.take(10), '{d2,d3}', 'clearing removes the interval that runs');
+SELECT is(tap.take(10), '{d2,d3}', 'clearing removes the interval that runs');
 
 SELECT channel_policy_set('d', 3);
 SELECT pg_temp.send('d1', 1);
 SELECT pg_temp.send('d2', 1);
 SELECT is(
-    (SELECT array_agg(name ORDER BY name) FROM unnest(pg_temp.take(10)) AS name), '{d11,d21}',
+    (SELECT array_agg(name ORDER BY name) FROM unnest(tap.take(10)) AS name), '{d11,d21}',
     'channels whose names begin alike have nothing to do with each other');
 INSERT INTO sent VALUES ('d4', message_create('d', 'd4', 60000));
-SELECT matches(array_to_string(pg_temp.take(10), ' '), '^empty', 'a policy set after a clear binds, and counts what was taken meanwhile');
+SELECT matches(array_to_string(tap.take(10), ' '), '^empty', 'a policy set after a clear binds, and counts what was taken meanwhile');
 SELECT channel_policy_clear('d');
 SELECT channel_policy_clear('d');
-SELECT is(pg_temp.take(10), '{d4}', 'to clear twice is to clear');
+SELECT is(tap.take(10), '{d4}', 'to clear twice is to clear');
 
 SELECT channel_policy_clear('never heard of');
 SELECT channel_policy_clear(repeat('é', 256));
 SELECT pg_temp.send('never heard of', 1);
-SELECT is(pg_temp.take(10), '{never heard of1}', 'a channel without a policy may be cleared, and one without messages');
+SELECT is(tap.take(10), '{never heard of1}', 'a channel without a policy may be cleared, and one without messages');
 
 -- Bad arguments raise and change nothing.
 
-CREATE TEMP TABLE before AS SELECT pg_temp.tables() AS tables;
-SELECT pg_temp.refused(sentence, statement, state, argument, value) FROM (VALUES
+CREATE TEMP TABLE before AS SELECT tap.tables() AS tables;
+SELECT tap.refused(sentence, statement, state, argument, value) FROM (VALUES
     ('channel NULL is refused', 'SELECT channel_policy_clear(NULL)', '22004', 'channel', 'null'),
     ('an empty channel name is refused', $$SELECT channel_policy_clear('')$$, '22023', 'channel', $$''|""|empty$$),
     ('a channel name of 513 bytes is refused', $$SELECT channel_policy_clear(repeat('c', 513))$$, '22023', 'channel', '513|cccccccccc'),
     ('a channel name of 513 bytes in 257 characters is refused', $$SELECT channel_policy_clear(repeat('é', 256) || 'c')$$, '22023', 'channel', '513|éééééééééé')
 ) AS bad (sentence, statement, state, argument, value);
-SELECT ok(pg_temp.tables() = tables, 'what is refused changes nothing') FROM before;
+SELECT ok(tap.tables() = tables, 'what is refused changes nothing') FROM before;
 
 SELECT * FROM finish();
 ROLLBACK;

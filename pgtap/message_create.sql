@@ -9,110 +9,30 @@ SET pylonny_test.clock = '2030-01-01 00:00:00+00';
 
 -- The messages of this test by name; the name is the content too.
 CREATE TEMP TABLE sent (name text PRIMARY KEY, id bigint NOT NULL);
-CREATE FUNCTION pg_temp.id(name text) RETURNS bigint LANGUAGE sql
-AS $$ SELECT s.id FROM sent s WHERE s.name = $1 $$;
-
--- The names that one dequeue delivers, in its order; of an empty answer what it knows.
-CREATE FUNCTION pg_temp.take(max_messages integer DEFAULT 1) RETURNS text[] LANGUAGE sql AS $$
-    SELECT array_agg(
-        CASE d.result
-            WHEN 'MESSAGE_DEQUEUED' THEN convert_from(d.content, 'UTF8')
-            ELSE 'empty, retry in ' || coalesce(d.retry_ms::text, 'unknown') || ' ms'
-        END ORDER BY d.ordinality)
-    FROM message_dequeue($1) WITH ORDINALITY AS d
-$$;
-
--- The same of a number of single dequeues, one after the other.
-CREATE FUNCTION pg_temp.take_each(calls integer) RETURNS text[] LANGUAGE plpgsql AS $$
-DECLARE
-    v_taken text[] := '{}';
-BEGIN
-    FOR i IN 1..calls LOOP
-        v_taken := v_taken || pg_temp.take();
-    END LOOP;
-    RETURN v_taken;
-END
-$$;
-
--- The same of as many dequeues as find something.
-CREATE FUNCTION pg_temp.take_all() RETURNS text[] LANGUAGE plpgsql AS $$
-DECLARE
-    v_taken text[] := '{}';
-    v_next text[];
-BEGIN
-    LOOP
-        v_next := pg_temp.take(1000);
-        EXIT WHEN v_next[1] ~ '^empty';
-        v_taken := v_taken || v_next;
-    END LOOP;
-    RETURN v_taken;
-END
-$$;
-
--- One test: the statement raises this SQLSTATE, its message names the argument and the value, and there is a hint.
-CREATE FUNCTION pg_temp.refused(sentence text, statement text, state text, argument text, value text)
-RETURNS SETOF text LANGUAGE plpgsql AS $$
-DECLARE
-    v_state text := 'no error';
-    v_message text := '';
-    v_hint text := '';
-    v_ok boolean;
-BEGIN
-    BEGIN
-        EXECUTE statement;
-    EXCEPTION WHEN OTHERS THEN
-        GET STACKED DIAGNOSTICS
-            v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT, v_hint = PG_EXCEPTION_HINT;
-    END;
-    v_ok := v_state = state AND v_message ~ ('\m' || argument || '\M') AND v_message ~* value AND v_hint <> '';
-    RETURN NEXT ok(v_ok, sentence);
-    IF NOT v_ok THEN
-        RETURN NEXT diag(format('%s: %s: %s (hint: %s)', statement, v_state, v_message, v_hint));
-    END IF;
-END
-$$;
-
--- All that the queue's tables hold, to see that something changed nothing.
-CREATE FUNCTION pg_temp.tables() RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    v_table regclass;
-    v_rows text;
-    v_all text := '';
-BEGIN
-    FOR v_table IN
-        SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname = current_schema() AND c.relkind = 'r' ORDER BY c.relname
-    LOOP
-        EXECUTE format('SELECT string_agg(t::text, chr(10) ORDER BY t::text) FROM %s AS t', v_table) INTO v_rows;
-        v_all := concat(v_all, v_table, chr(10), v_rows, chr(10));
-    END LOOP;
-    RETURN v_all;
-END
-$$;
 
 -- What comes out is what went in.
 
 INSERT INTO sent VALUES ('plain', message_create(channel => 'a', content => '\x00ff5c', lock_ms => 60000));
 SELECT results_eq(
     $$SELECT id, status, channel, num_attempts, created_at, dequeue_at, locked_at, unlock_at
-      FROM message_status(ARRAY[pg_temp.id('plain')])$$,
-    $$VALUES (pg_temp.id('plain'), 'READY'::message_status, 'a', 0, '2030-01-01 00:00:00+00'::timestamptz,
+      FROM message_status(ARRAY[tap.id('plain')])$$,
+    $$VALUES (tap.id('plain'), 'READY'::message_status, 'a', 0, '2030-01-01 00:00:00+00'::timestamptz,
               '2030-01-01 00:00:00+00'::timestamptz, NULL::timestamptz, NULL::timestamptz)$$,
     'create returns the id of a message that is ready at once: delay_ms is 0 unless given');
 SELECT results_eq(
     $$SELECT result, id, channel, content, state, num_attempts, is_unlocked, unlock_at, retry_ms FROM message_dequeue()$$,
-    $$VALUES ('MESSAGE_DEQUEUED'::dequeue_result, pg_temp.id('plain'), 'a', '\x00ff5c'::bytea, NULL::bytea, 1, false,
+    $$VALUES ('MESSAGE_DEQUEUED'::dequeue_result, tap.id('plain'), 'a', '\x00ff5c'::bytea, NULL::bytea, 1, false,
               '2030-01-01 00:01:00+00'::timestamptz, NULL::bigint)$$,
     'the dequeue that follows delivers it byte for byte, without a state, and locks it for lock_ms');
-SELECT is(message_delete(pg_temp.id('plain'), 1), 'MESSAGE_DELETED', 'and its worker deletes it');
+SELECT is(message_delete(tap.id('plain'), 1), 'MESSAGE_DELETED', 'and its worker deletes it');
 
 INSERT INTO sent VALUES ('nothing', message_create('a', '', 60000));
 SELECT is((SELECT content FROM message_dequeue()), ''::bytea, 'an empty content is a content');
-SELECT is(message_delete(pg_temp.id('nothing'), 1), 'MESSAGE_DELETED', 'and can be deleted');
+SELECT is(message_delete(tap.id('nothing'), 1), 'MESSAGE_DELETED', 'and can be deleted');
 
 INSERT INTO sent VALUES ('large', message_create('a', convert_to(repeat('x', 3000000), 'UTF8'), 60000));
 SELECT is((SELECT length(content) FROM message_dequeue()), 3000000, 'a content of three million bytes is delivered');
-SELECT is(message_delete(pg_temp.id('large'), 1), 'MESSAGE_DELETED', 'and can be deleted');
+SELECT is(message_delete(tap.id('large'), 1), 'MESSAGE_DELETED', 'and can be deleted');
 
 -- lock_ms
 
@@ -120,7 +40,7 @@ INSERT INTO sent VALUES ('brief', message_create('a', 'brief', 1));
 SELECT is(
     (SELECT unlock_at FROM message_dequeue()), '2030-01-01 00:00:00.001+00'::timestamptz,
     'lock_ms is milliseconds');
-SELECT is(message_delete(pg_temp.id('brief'), 1), 'MESSAGE_DELETED', 'and the message can be deleted');
+SELECT is(message_delete(tap.id('brief'), 1), 'MESSAGE_DELETED', 'and the message can be deleted');
 
 INSERT INTO sent VALUES ('unlocked', message_create('a', 'unlocked', 0));
 SELECT is(
@@ -128,9 +48,9 @@ SELECT is(
     'lock_ms 0 is legal');
 SELECT results_eq(
     'SELECT id, num_attempts, is_unlocked FROM message_dequeue()',
-    $$VALUES (pg_temp.id('unlocked'), 2, true)$$,
+    $$VALUES (tap.id('unlocked'), 2, true)$$,
     'with lock_ms 0 the lock is over at once');
-SELECT is(message_delete(pg_temp.id('unlocked'), 2), 'MESSAGE_DELETED', 'and the message can be deleted');
+SELECT is(message_delete(tap.id('unlocked'), 2), 'MESSAGE_DELETED', 'and the message can be deleted');
 
 -- channel
 
@@ -138,12 +58,12 @@ INSERT INTO sent VALUES ('n1', message_create(NULL, 'n1', 60000)), ('n2', messag
 SELECT matches(
     channel, '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$',
     'channel NULL gives the message a random channel name, a uuid')
-FROM message_status(ARRAY[pg_temp.id('n1')]);
+FROM message_status(ARRAY[tap.id('n1')]);
 SELECT is(
-    (SELECT count(DISTINCT channel) FROM message_status(ARRAY[pg_temp.id('n1'), pg_temp.id('n2')])), 2::bigint,
+    (SELECT count(DISTINCT channel) FROM message_status(ARRAY[tap.id('n1'), tap.id('n2')])), 2::bigint,
     'a channel of its own: two such messages have two');
 SELECT is(
-    (SELECT channel FROM message_dequeue()), (SELECT channel FROM message_status(ARRAY[pg_temp.id('n1')])),
+    (SELECT channel FROM message_dequeue()), (SELECT channel FROM message_status(ARRAY[tap.id('n1')])),
     'the dequeued row shows the same channel name');
 
 INSERT INTO sent SELECT 'a' || i, message_create('a', convert_to('a' || i, 'UTF8'), 60000) FROM generate_series(1, 6) AS i;
@@ -151,27 +71,27 @@ INSERT INTO sent SELECT 'n' || i, message_create(NULL, convert_to('n' || i, 'UTF
 SELECT ok(
     taken IN ('{a1,n2,a2,n3,a3,n4,a4,n5,a5,n6,a6,n7}', '{n2,a1,n3,a2,n4,a3,n5,a4,n6,a5,n7,a6}'),
     'all messages without a channel share one turn in the rotation, first in, first out')
-FROM pg_temp.take_each(12) AS taken;
+FROM tap.take_each(12) AS taken;
 
 INSERT INTO sent VALUES
     ('A', message_create('Case', 'A', 60000)), ('B', message_create('case', 'B', 60000)),
     ('space', message_create(' ', 'space', 60000));
 SELECT is(
-    (SELECT array_agg(channel) FROM message_status(ARRAY[pg_temp.id('A'), pg_temp.id('B'), pg_temp.id('space')])),
+    (SELECT array_agg(channel) FROM message_status(ARRAY[tap.id('A'), tap.id('B'), tap.id('space')])),
     '{Case,case," "}', 'a channel name is kept as it is: capitals and spaces count');
 SELECT is(
-    (SELECT array_agg(taken ORDER BY taken) FROM unnest(pg_temp.take(3)) AS taken), '{A,B,space}',
+    (SELECT array_agg(taken ORDER BY taken) FROM unnest(tap.take(3)) AS taken), '{A,B,space}',
     'and none of them is lost');
 
 INSERT INTO sent VALUES
     ('ascii', message_create(repeat('c', 512), 'ascii', 60000)),
     ('multi', message_create(repeat('é', 256), 'multi', 60000));
 SELECT is(
-    (SELECT array_agg(octet_length(channel)) FROM message_status(ARRAY[pg_temp.id('ascii'), pg_temp.id('multi')])),
+    (SELECT array_agg(octet_length(channel)) FROM message_status(ARRAY[tap.id('ascii'), tap.id('multi')])),
     '{512,512}', 'a channel name of 512 bytes is accepted, whatever its characters');
 SELECT is(
     (SELECT array_agg(channel ORDER BY channel) FROM message_dequeue(2)),
-    (SELECT array_agg(channel ORDER BY channel) FROM message_status(ARRAY[pg_temp.id('ascii'), pg_temp.id('multi')])),
+    (SELECT array_agg(channel ORDER BY channel) FROM message_status(ARRAY[tap.id('ascii'), tap.id('multi')])),
     'and delivered');
 
 -- delay_ms
@@ -179,23 +99,23 @@ SELECT is(
 SET pylonny_test.clock = '2030-01-01 00:00:10+00';
 INSERT INTO sent VALUES ('later', message_create('a', 'later', 60000, 1500));
 SELECT results_eq(
-    $$SELECT status, dequeue_at FROM message_status(ARRAY[pg_temp.id('later')])$$,
+    $$SELECT status, dequeue_at FROM message_status(ARRAY[tap.id('later')])$$,
     $$VALUES ('WAITING'::message_status, '2030-01-01 00:00:11.5+00'::timestamptz)$$,
     'a message with a delay waits for so many milliseconds');
 SET pylonny_test.clock = '2030-01-01 00:00:11.499+00';
-SELECT is(pg_temp.take(), '{"empty, retry in 1 ms"}', 'it is not delivered a millisecond early');
+SELECT is(tap.take(), '{"empty, retry in 1 ms"}', 'it is not delivered a millisecond early');
 SET pylonny_test.clock = '2030-01-01 00:00:11.5+00';
-SELECT is(pg_temp.take(), '{later}', 'it is delivered on the dot');
+SELECT is(tap.take(), '{later}', 'it is delivered on the dot');
 
 INSERT INTO sent VALUES
     ('first', message_create('o', 'first', 60000)), ('second', message_create('o', 'second', 60000)),
     ('ahead', message_create('o', 'ahead', 60000, -1)), ('far ahead', message_create('o', 'far ahead', 60000, -1000)),
     ('third', message_create('o', 'third', 60000));
 SELECT is(
-    (SELECT dequeue_at FROM message_status(ARRAY[pg_temp.id('far ahead')])), '2030-01-01 00:00:10.5+00'::timestamptz,
+    (SELECT dequeue_at FROM message_status(ARRAY[tap.id('far ahead')])), '2030-01-01 00:00:10.5+00'::timestamptz,
     'delay_ms may be negative');
 SELECT is(
-    pg_temp.take_each(5), '{far ahead,ahead,first,second,third}',
+    tap.take_each(5), '{far ahead,ahead,first,second,third}',
     'a message with a negative delay is ahead of the others in its channel; equals go by id');
 
 -- The outermost values that are accepted never make a later operation raise.
@@ -207,21 +127,21 @@ SELECT is(
     (SELECT unlock_at FROM message_dequeue()), '2030-01-01 00:00:11.5+00'::timestamptz + interval '36500 days',
     'a lock and a negative delay of 36,500 days each are accepted and delivered');
 SELECT is(
-    message_heartbeat(pg_temp.id('oldest'), 1), 'MESSAGE_HEARTBEATED', 'the heartbeat of such a lock does not raise');
-SELECT is(message_delete(pg_temp.id('oldest'), 1), 'MESSAGE_DELETED', 'nor does its delete');
+    message_heartbeat(tap.id('oldest'), 1), 'MESSAGE_HEARTBEATED', 'the heartbeat of such a lock does not raise');
+SELECT is(message_delete(tap.id('oldest'), 1), 'MESSAGE_DELETED', 'nor does its delete');
 SELECT is(
-    (SELECT dequeue_at FROM message_status(ARRAY[pg_temp.id('youngest')])),
+    (SELECT dequeue_at FROM message_status(ARRAY[tap.id('youngest')])),
     '2030-01-01 00:00:11.5+00'::timestamptz + interval '36500 days',
     'a delay of 36,500 days is accepted');
 SELECT is(
     (SELECT result FROM message_dequeue()), 'MESSAGE_NOT_AVAILABLE', 'a dequeue beside that delay does not raise');
 SET pylonny_test.clock = '2129-12-08 00:00:12+00';
-SELECT ok('youngest' = ANY (pg_temp.take_all()), 'and when the delay is over the message is delivered');
+SELECT ok('youngest' = ANY (tap.take_all()), 'and when the delay is over the message is delivered');
 
 -- Bad arguments raise and change nothing.
 
-CREATE TEMP TABLE before AS SELECT pg_temp.tables() AS tables;
-SELECT pg_temp.refused(sentence, statement, state, argument, value) FROM (VALUES
+CREATE TEMP TABLE before AS SELECT tap.tables() AS tables;
+SELECT tap.refused(sentence, statement, state, argument, value) FROM (VALUES
     ('content NULL is refused', $$SELECT message_create('a', NULL, 1)$$, '22004', 'content', 'null'),
     ('lock_ms NULL is refused', $$SELECT message_create('a', 'x', NULL)$$, '22004', 'lock_ms', 'null'),
     ('delay_ms NULL is refused', $$SELECT message_create('a', 'x', 1, NULL)$$, '22004', 'delay_ms', 'null'),
@@ -239,7 +159,7 @@ SELECT pg_temp.refused(sentence, statement, state, argument, value) FROM (VALUES
     ('the smallest delay_ms is refused', $$SELECT message_create('a', 'x', 1, -9223372036854775808)$$, '22023', 'delay_ms', '-9223372036854775808'),
     ('a bad value is refused without a channel too', $$SELECT message_create(NULL, 'x', -1)$$, '22023', 'lock_ms', '-1\M')
 ) AS bad (sentence, statement, state, argument, value);
-SELECT ok(pg_temp.tables() = tables, 'what is refused changes nothing') FROM before;
+SELECT ok(tap.tables() = tables, 'what is refused changes nothing') FROM before;
 
 SELECT * FROM finish();
 ROLLBACK;

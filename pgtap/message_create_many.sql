@@ -7,69 +7,6 @@ CREATE OR REPLACE FUNCTION _clock() RETURNS timestamptz LANGUAGE sql
 AS $$ SELECT current_setting('pylonny_test.clock')::timestamptz $$;
 SET pylonny_test.clock = '2030-01-01 00:00:00+00';
 
--- The names that one dequeue delivers, in its order; of an empty answer what it knows.
-CREATE FUNCTION pg_temp.take(max_messages integer DEFAULT 1) RETURNS text[] LANGUAGE sql AS $$
-    SELECT array_agg(
-        CASE d.result
-            WHEN 'MESSAGE_DEQUEUED' THEN convert_from(d.content, 'UTF8')
-            ELSE 'empty, retry in ' || coalesce(d.retry_ms::text, 'unknown') || ' ms'
-        END ORDER BY d.ordinality)
-    FROM message_dequeue($1) WITH ORDINALITY AS d
-$$;
-
--- The same of a number of single dequeues, one after the other.
-CREATE FUNCTION pg_temp.take_each(calls integer) RETURNS text[] LANGUAGE plpgsql AS $$
-DECLARE
-    v_taken text[] := '{}';
-BEGIN
-    FOR i IN 1..calls LOOP
-        v_taken := v_taken || pg_temp.take();
-    END LOOP;
-    RETURN v_taken;
-END
-$$;
-
--- One test: the statement raises this SQLSTATE, its message names the argument and the value, and there is a hint.
-CREATE FUNCTION pg_temp.refused(sentence text, statement text, state text, argument text, value text)
-RETURNS SETOF text LANGUAGE plpgsql AS $$
-DECLARE
-    v_state text := 'no error';
-    v_message text := '';
-    v_hint text := '';
-    v_ok boolean;
-BEGIN
-    BEGIN
-        EXECUTE statement;
-    EXCEPTION WHEN OTHERS THEN
-        GET STACKED DIAGNOSTICS
-            v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT, v_hint = PG_EXCEPTION_HINT;
-    END;
-    v_ok := v_state = state AND v_message ~ ('\m' || argument || '\M') AND v_message ~* value AND v_hint <> '';
-    RETURN NEXT ok(v_ok, sentence);
-    IF NOT v_ok THEN
-        RETURN NEXT diag(format('%s: %s: %s (hint: %s)', statement, v_state, v_message, v_hint));
-    END IF;
-END
-$$;
-
--- All that the queue's tables hold, to see that something changed nothing.
-CREATE FUNCTION pg_temp.tables() RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    v_table regclass;
-    v_rows text;
-    v_all text := '';
-BEGIN
-    FOR v_table IN
-        SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname = current_schema() AND c.relkind = 'r' ORDER BY c.relname
-    LOOP
-        EXECUTE format('SELECT string_agg(t::text, chr(10) ORDER BY t::text) FROM %s AS t', v_table) INTO v_rows;
-        v_all := concat(v_all, v_table, chr(10), v_rows, chr(10));
-    END LOOP;
-    RETURN v_all;
-END
-$$;
-
 -- The rows of some messages, in the order of the ids.
 CREATE FUNCTION pg_temp.column_of(ids bigint[], what text) RETURNS text[] LANGUAGE sql AS $$
     SELECT array_agg(to_jsonb(s) ->> what ORDER BY s.ordinality) FROM message_status(ids) WITH ORDINALITY AS s
@@ -114,7 +51,7 @@ FROM batch WHERE name = 'some channels';
 SELECT ok(
     taken IN ('{x1,n1,n2,n3}', '{n1,x1,n2,n3}'),
     'they share one turn in the rotation, first in, first out')
-FROM pg_temp.take_each(4) AS taken;
+FROM tap.take_each(4) AS taken;
 
 -- One element for all
 
@@ -145,21 +82,21 @@ INSERT INTO batch SELECT 'delays', array_agg(id)
 SELECT is(
     pg_temp.column_of(ids, 'status'), '{WAITING,WAITING,WAITING,READY}', 'delay_ms may have one element for each')
 FROM batch WHERE name = 'delays';
-SELECT is(pg_temp.take(10), '{ahead}', 'a negative delay is ready at once, the others wait');
+SELECT is(tap.take(10), '{ahead}', 'a negative delay is ready at once, the others wait');
 SET pylonny_test.clock = '2030-01-03 00:00:01+00';
 SELECT is(
-    (SELECT array_agg(taken ORDER BY taken) FROM unnest(pg_temp.take_each(2)) AS taken), '{early,other}',
+    (SELECT array_agg(taken ORDER BY taken) FROM unnest(tap.take_each(2)) AS taken), '{early,other}',
     'each waits for its own delay');
-SELECT is(pg_temp.take(10), '{"empty, retry in 1000 ms"}', 'and not less');
+SELECT is(tap.take(10), '{"empty, retry in 1000 ms"}', 'and not less');
 SET pylonny_test.clock = '2030-01-03 00:00:02+00';
-SELECT is(pg_temp.take(10), '{late}', 'nor more');
+SELECT is(tap.take(10), '{late}', 'nor more');
 INSERT INTO batch SELECT 'delay', array_agg(id) FROM message_create_many('{g,h}', '{g1,h1}', '{60000}', '{500}') AS id;
 SELECT is(
     pg_temp.column_of(ids, 'status'), '{WAITING,WAITING}', 'delay_ms may have one element for all')
 FROM batch WHERE name = 'delay';
 SET pylonny_test.clock = '2030-01-03 00:00:02.5+00';
 SELECT is(
-    (SELECT array_agg(taken ORDER BY taken) FROM unnest(pg_temp.take_each(2)) AS taken), '{g1,h1}',
+    (SELECT array_agg(taken ORDER BY taken) FROM unnest(tap.take_each(2)) AS taken), '{g1,h1}',
     'it holds for all of them');
 
 -- Policies bind a batch as they bind single messages.
@@ -168,13 +105,13 @@ SELECT channel_policy_set('limited', 2);
 SELECT is(
     (SELECT count(*) FROM message_create_many('{limited,limited,limited}', '{l1,l2,l3}', '{60000}')), 3::bigint,
     'a batch larger than the limit of its channel is accepted');
-SELECT is(pg_temp.take(10), '{l1,l2}', 'and not more of it than the limit is delivered');
+SELECT is(tap.take(10), '{l1,l2}', 'and not more of it than the limit is delivered');
 SELECT channel_policy_set('open', 2);
 SELECT matches(
-    array_to_string(pg_temp.take(10), ''), '^empty', 'a channel without messages has a policy, which every dequeue knows of');
+    array_to_string(tap.take(10), ''), '^empty', 'a channel without messages has a policy, which every dequeue knows of');
 SELECT is(
     (SELECT count(*) FROM message_create_many('{open}', '{o1}', '{60000}')), 1::bigint, 'then a batch comes in');
-SELECT is(pg_temp.take(10), '{o1}', 'and is to be had at once');
+SELECT is(tap.take(10), '{o1}', 'and is to be had at once');
 
 -- The shape of the arrays
 
@@ -199,8 +136,8 @@ SELECT results_eq(
 
 -- Bad arguments raise and change nothing.
 
-CREATE TEMP TABLE before AS SELECT pg_temp.tables() AS tables;
-SELECT pg_temp.refused(sentence, statement, state, argument, value) FROM (VALUES
+CREATE TEMP TABLE before AS SELECT tap.tables() AS tables;
+SELECT tap.refused(sentence, statement, state, argument, value) FROM (VALUES
     ('contents NULL is refused', $$SELECT message_create_many('{a}', NULL, '{1}')$$, '22004', 'contents', 'null'),
     ('a content NULL is refused', $$SELECT message_create_many('{a,a}', '{x,NULL}', '{1}')$$, '22004', 'contents', 'null'),
     ('lock_ms NULL is refused', $$SELECT message_create_many('{a}', '{x}', NULL)$$, '22004', 'lock_ms', 'null'),
@@ -230,7 +167,7 @@ SELECT pg_temp.refused(sentence, statement, state, argument, value) FROM (VALUES
     ('a delay_ms beyond 100 years back is refused', $$SELECT message_create_many('{a,a}', '{x,x}', '{1}', '{0,-3162240000000}')$$, '22023', 'delay_ms', '-3162240000000'),
     ('the smallest delay_ms is refused', $$SELECT message_create_many('{a}', '{x}', '{1}', '{-9223372036854775808}')$$, '22023', 'delay_ms', '-9223372036854775808')
 ) AS bad (sentence, statement, state, argument, value);
-SELECT ok(pg_temp.tables() = tables, 'what is refused changes nothing, the good messages of the batch included') FROM before;
+SELECT ok(tap.tables() = tables, 'what is refused changes nothing, the good messages of the batch included') FROM before;
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -9,125 +9,57 @@ SET pylonny_test.clock = '2030-01-01 00:00:00+00';
 
 -- The messages of this test by name; the name is the content too.
 CREATE TEMP TABLE sent (name text PRIMARY KEY, id bigint NOT NULL);
-CREATE FUNCTION pg_temp.id(name text) RETURNS bigint LANGUAGE sql
-AS $$ SELECT s.id FROM sent s WHERE s.name = $1 $$;
-
--- The names that one dequeue delivers, in its order; of an empty answer what it knows.
-CREATE FUNCTION pg_temp.take(max_messages integer DEFAULT 1) RETURNS text[] LANGUAGE sql AS $$
-    SELECT array_agg(
-        CASE d.result
-            WHEN 'MESSAGE_DEQUEUED' THEN convert_from(d.content, 'UTF8')
-            ELSE 'empty, retry in ' || coalesce(d.retry_ms::text, 'unknown') || ' ms'
-        END ORDER BY d.ordinality)
-    FROM message_dequeue($1) WITH ORDINALITY AS d
-$$;
-
--- The same of as many dequeues as find something.
-CREATE FUNCTION pg_temp.take_all() RETURNS text[] LANGUAGE plpgsql AS $$
-DECLARE
-    v_taken text[] := '{}';
-    v_next text[];
-BEGIN
-    LOOP
-        v_next := pg_temp.take(1000);
-        EXIT WHEN v_next[1] ~ '^empty';
-        v_taken := v_taken || v_next;
-    END LOOP;
-    RETURN v_taken;
-END
-$$;
-
--- One test: the statement raises this SQLSTATE, its message names the argument and the value, and there is a hint.
-CREATE FUNCTION pg_temp.refused(sentence text, statement text, state text, argument text, value text)
-RETURNS SETOF text LANGUAGE plpgsql AS $$
-DECLARE
-    v_state text := 'no error';
-    v_message text := '';
-    v_hint text := '';
-    v_ok boolean;
-BEGIN
-    BEGIN
-        EXECUTE statement;
-    EXCEPTION WHEN OTHERS THEN
-        GET STACKED DIAGNOSTICS
-            v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT, v_hint = PG_EXCEPTION_HINT;
-    END;
-    v_ok := v_state = state AND v_message ~ ('\m' || argument || '\M') AND v_message ~* value AND v_hint <> '';
-    RETURN NEXT ok(v_ok, sentence);
-    IF NOT v_ok THEN
-        RETURN NEXT diag(format('%s: %s: %s (hint: %s)', statement, v_state, v_message, v_hint));
-    END IF;
-END
-$$;
-
--- All that the queue's tables hold, to see that something changed nothing.
-CREATE FUNCTION pg_temp.tables() RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    v_table regclass;
-    v_rows text;
-    v_all text := '';
-BEGIN
-    FOR v_table IN
-        SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname = current_schema() AND c.relkind = 'r' ORDER BY c.relname
-    LOOP
-        EXECUTE format('SELECT string_agg(t::text, chr(10) ORDER BY t::text) FROM %s AS t', v_table) INTO v_rows;
-        v_all := concat(v_all, v_table, chr(10), v_rows, chr(10));
-    END LOOP;
-    RETURN v_all;
-END
-$$;
 
 INSERT INTO sent SELECT 'a' || i, message_create('a', convert_to('a' || i, 'UTF8'), 60000) FROM generate_series(1, 9) AS i;
-SELECT is(pg_temp.take(6), '{a1,a2,a3,a4,a5,a6}', 'a worker takes six messages');
+SELECT is(tap.take(6), '{a1,a2,a3,a4,a5,a6}', 'a worker takes six messages');
 
 SELECT results_eq(
     $$SELECT id, result FROM message_delete_many(
-          ids => ARRAY[pg_temp.id('a2'), 9223372036854775807, pg_temp.id('a9'), pg_temp.id('a1'), pg_temp.id('a3')],
+          ids => ARRAY[tap.id('a2'), 9223372036854775807, tap.id('a9'), tap.id('a1'), tap.id('a3')],
           num_attempts => '{1,1,1,1,2}')$$,
-    $$VALUES (pg_temp.id('a2'), 'MESSAGE_DELETED'::delete_result), (9223372036854775807, 'MESSAGE_NOT_FOUND'),
-             (pg_temp.id('a9'), 'MESSAGE_STATE_INVALID'), (pg_temp.id('a1'), 'MESSAGE_DELETED'), (pg_temp.id('a3'), 'MESSAGE_STATE_INVALID')$$,
+    $$VALUES (tap.id('a2'), 'MESSAGE_DELETED'::delete_result), (9223372036854775807, 'MESSAGE_NOT_FOUND'),
+             (tap.id('a9'), 'MESSAGE_STATE_INVALID'), (tap.id('a1'), 'MESSAGE_DELETED'), (tap.id('a3'), 'MESSAGE_STATE_INVALID')$$,
     'rows in input order, each with the result that message_delete would give');
 SELECT is(
     (SELECT array_agg(id) FROM message_status(ARRAY(SELECT id FROM sent WHERE name IN ('a1', 'a2', 'a3', 'a9') ORDER BY id))),
-    ARRAY[pg_temp.id('a3'), pg_temp.id('a9')], 'what was deleted is gone, and nothing else');
+    ARRAY[tap.id('a3'), tap.id('a9')], 'what was deleted is gone, and nothing else');
 SELECT results_eq(
     $$SELECT id, result FROM message_delete_many(
-          ARRAY[pg_temp.id('a4'), pg_temp.id('a5'), pg_temp.id('a4'), pg_temp.id('a4')], '{1,1,1,1}')$$,
-    $$VALUES (pg_temp.id('a4'), 'MESSAGE_DELETED'::delete_result), (pg_temp.id('a5'), 'MESSAGE_DELETED'),
-             (pg_temp.id('a4'), 'MESSAGE_NOT_FOUND'), (pg_temp.id('a4'), 'MESSAGE_NOT_FOUND')$$,
+          ARRAY[tap.id('a4'), tap.id('a5'), tap.id('a4'), tap.id('a4')], '{1,1,1,1}')$$,
+    $$VALUES (tap.id('a4'), 'MESSAGE_DELETED'::delete_result), (tap.id('a5'), 'MESSAGE_DELETED'),
+             (tap.id('a4'), 'MESSAGE_NOT_FOUND'), (tap.id('a4'), 'MESSAGE_NOT_FOUND')$$,
     'an id given twice is deleted once, then MESSAGE_NOT_FOUND');
 SELECT results_eq(
-    $$SELECT id, result FROM message_delete_many(ARRAY[pg_temp.id('a6'), pg_temp.id('a6'), pg_temp.id('a6')], '{7,1,7}')$$,
-    $$VALUES (pg_temp.id('a6'), 'MESSAGE_STATE_INVALID'::delete_result), (pg_temp.id('a6'), 'MESSAGE_DELETED'),
-             (pg_temp.id('a6'), 'MESSAGE_NOT_FOUND')$$,
+    $$SELECT id, result FROM message_delete_many(ARRAY[tap.id('a6'), tap.id('a6'), tap.id('a6')], '{7,1,7}')$$,
+    $$VALUES (tap.id('a6'), 'MESSAGE_STATE_INVALID'::delete_result), (tap.id('a6'), 'MESSAGE_DELETED'),
+             (tap.id('a6'), 'MESSAGE_NOT_FOUND')$$,
     'each of its numbers is tried in its turn');
 SELECT is_empty($$SELECT * FROM message_delete_many('{}', '{}')$$, 'no ids: no rows');
 
-SELECT is(pg_temp.take(10), '{a7,a8,a9}', 'the worker takes the rest');
+SELECT is(tap.take(10), '{a7,a8,a9}', 'the worker takes the rest');
 SELECT results_eq(
     $$SELECT id, result FROM message_delete_many(
-          ('[0:1]={' || pg_temp.id('a8') || ',' || pg_temp.id('a7') || '}')::bigint[], '[5:6]={1,2}')$$,
-    $$VALUES (pg_temp.id('a8'), 'MESSAGE_DELETED'::delete_result), (pg_temp.id('a7'), 'MESSAGE_STATE_INVALID')$$,
+          ('[0:1]={' || tap.id('a8') || ',' || tap.id('a7') || '}')::bigint[], '[5:6]={1,2}')$$,
+    $$VALUES (tap.id('a8'), 'MESSAGE_DELETED'::delete_result), (tap.id('a7'), 'MESSAGE_STATE_INVALID')$$,
     'arrays that do not begin at 1 are arrays like others');
 
 SET pylonny_test.clock = '2030-01-02 00:00:00+00';
 SELECT results_eq(
-    $$SELECT id, result FROM message_delete_many(ARRAY[pg_temp.id('a9')], '{1}')$$,
-    $$VALUES (pg_temp.id('a9'), 'MESSAGE_DELETED'::delete_result)$$,
+    $$SELECT id, result FROM message_delete_many(ARRAY[tap.id('a9')], '{1}')$$,
+    $$VALUES (tap.id('a9'), 'MESSAGE_DELETED'::delete_result)$$,
     'after its lock expired a worker may still delete a message');
-SELECT is(pg_temp.take_all(), '{a3,a7}', 'what was not deleted comes back');
+SELECT is(tap.take_all(), '{a3,a7}', 'what was not deleted comes back');
 SELECT is(
-    (SELECT result FROM message_delete_many(ARRAY[pg_temp.id('a3')], '{1}')), 'MESSAGE_STATE_INVALID',
+    (SELECT result FROM message_delete_many(ARRAY[tap.id('a3')], '{1}')), 'MESSAGE_STATE_INVALID',
     'and then no more under the old number');
 
 SELECT channel_policy_set('l', 2);
 INSERT INTO sent SELECT 'l' || i, message_create('l', convert_to('l' || i, 'UTF8'), 60000) FROM generate_series(1, 5) AS i;
-SELECT is(pg_temp.take(10), '{l1,l2}', 'of a limited channel as many are taken as the limit allows');
+SELECT is(tap.take(10), '{l1,l2}', 'of a limited channel as many are taken as the limit allows');
 SELECT is(
-    (SELECT array_agg(result) FROM message_delete_many(ARRAY[pg_temp.id('l1'), pg_temp.id('l2')], '{1,1}')),
+    (SELECT array_agg(result) FROM message_delete_many(ARRAY[tap.id('l1'), tap.id('l2')], '{1,1}')),
     '{MESSAGE_DELETED,MESSAGE_DELETED}', 'they are deleted together');
-SELECT is(pg_temp.take(10), '{l3,l4}', 'and as many more are to be had');
+SELECT is(tap.take(10), '{l3,l4}', 'and as many more are to be had');
 
 SELECT is(
     (SELECT count(*) FROM message_delete_many(
@@ -137,18 +69,18 @@ SELECT is(
 
 -- Bad arguments raise and change nothing.
 
-CREATE TEMP TABLE before AS SELECT pg_temp.tables() AS tables;
-SELECT pg_temp.refused(sentence, statement, state, argument, value) FROM (VALUES
+CREATE TEMP TABLE before AS SELECT tap.tables() AS tables;
+SELECT tap.refused(sentence, statement, state, argument, value) FROM (VALUES
     ('ids NULL is refused', $$SELECT * FROM message_delete_many(NULL, '{1}')$$, '22004', 'ids', 'null'),
     ('num_attempts NULL is refused', $$SELECT * FROM message_delete_many('{1}', NULL)$$, '22004', 'num_attempts', 'null'),
-    ('an id NULL among others is refused', $$SELECT * FROM message_delete_many(ARRAY[pg_temp.id('l3'), NULL], '{1,1}')$$, '22004', 'ids', 'null'),
-    ('a num_attempts NULL among others is refused', $$SELECT * FROM message_delete_many(ARRAY[pg_temp.id('l3'), pg_temp.id('l4')], '{1,NULL}')$$, '22004', 'num_attempts', 'null'),
-    ('fewer num_attempts than ids are refused', $$SELECT * FROM message_delete_many(ARRAY[pg_temp.id('l3'), pg_temp.id('l4'), 1], '{1,1}')$$, '22023', 'num_attempts', '\{1,1\}|\m2\M'),
-    ('one num_attempts for all is refused', $$SELECT * FROM message_delete_many(ARRAY[pg_temp.id('l3'), pg_temp.id('l4')], '{1}')$$, '22023', 'num_attempts', '\{1\}|\m1\M'),
-    ('more num_attempts than ids are refused', $$SELECT * FROM message_delete_many(ARRAY[pg_temp.id('l3')], '{1,1}')$$, '22023', 'num_attempts', '\{1,1\}|\m2\M'),
+    ('an id NULL among others is refused', $$SELECT * FROM message_delete_many(ARRAY[tap.id('l3'), NULL], '{1,1}')$$, '22004', 'ids', 'null'),
+    ('a num_attempts NULL among others is refused', $$SELECT * FROM message_delete_many(ARRAY[tap.id('l3'), tap.id('l4')], '{1,NULL}')$$, '22004', 'num_attempts', 'null'),
+    ('fewer num_attempts than ids are refused', $$SELECT * FROM message_delete_many(ARRAY[tap.id('l3'), tap.id('l4'), 1], '{1,1}')$$, '22023', 'num_attempts', '\{1,1\}|\m2\M'),
+    ('one num_attempts for all is refused', $$SELECT * FROM message_delete_many(ARRAY[tap.id('l3'), tap.id('l4')], '{1}')$$, '22023', 'num_attempts', '\{1\}|\m1\M'),
+    ('more num_attempts than ids are refused', $$SELECT * FROM message_delete_many(ARRAY[tap.id('l3')], '{1,1}')$$, '22023', 'num_attempts', '\{1,1\}|\m2\M'),
     ('num_attempts without ids are refused', $$SELECT * FROM message_delete_many('{}', '{1}')$$, '22023', 'num_attempts', '\{1\}|\m1\M')
 ) AS bad (sentence, statement, state, argument, value);
-SELECT ok(pg_temp.tables() = tables, 'what is refused changes nothing, the good ids of the batch included') FROM before;
+SELECT ok(tap.tables() = tables, 'what is refused changes nothing, the good ids of the batch included') FROM before;
 
 SELECT * FROM finish();
 ROLLBACK;

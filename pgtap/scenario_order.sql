@@ -9,45 +9,6 @@ SET pylonny_test.clock = '2030-01-01 00:00:00+00';
 
 -- The messages of this test by name; the name is the content too.
 CREATE TEMP TABLE sent (name text PRIMARY KEY, id bigint NOT NULL);
-CREATE FUNCTION pg_temp.id(name text) RETURNS bigint LANGUAGE sql
-AS $$ SELECT s.id FROM sent s WHERE s.name = $1 $$;
-
--- The names that one dequeue delivers, in its order; of an empty answer what it knows.
-CREATE FUNCTION pg_temp.take(max_messages integer DEFAULT 1) RETURNS text[] LANGUAGE sql AS $$
-    SELECT array_agg(
-        CASE d.result
-            WHEN 'MESSAGE_DEQUEUED' THEN convert_from(d.content, 'UTF8')
-            ELSE 'empty, retry in ' || coalesce(d.retry_ms::text, 'unknown') || ' ms'
-        END ORDER BY d.ordinality)
-    FROM message_dequeue($1) WITH ORDINALITY AS d
-$$;
-
--- The same of a number of single dequeues, one after the other.
-CREATE FUNCTION pg_temp.take_each(calls integer) RETURNS text[] LANGUAGE plpgsql AS $$
-DECLARE
-    v_taken text[] := '{}';
-BEGIN
-    FOR i IN 1..calls LOOP
-        v_taken := v_taken || pg_temp.take();
-    END LOOP;
-    RETURN v_taken;
-END
-$$;
-
--- The same of as many dequeues as find something.
-CREATE FUNCTION pg_temp.take_all() RETURNS text[] LANGUAGE plpgsql AS $$
-DECLARE
-    v_taken text[] := '{}';
-    v_next text[];
-BEGIN
-    LOOP
-        v_next := pg_temp.take(1000);
-        EXIT WHEN v_next[1] ~ '^empty';
-        v_taken := v_taken || v_next;
-    END LOOP;
-    RETURN v_taken;
-END
-$$;
 
 -- Thirty messages of a channel with delays from -700 to 700 ms, some of them equal, in a jumbled order.
 CREATE FUNCTION pg_temp.send_jumbled(channel text) RETURNS void LANGUAGE sql AS $$
@@ -64,15 +25,15 @@ $$;
 SELECT pg_temp.send_jumbled('a');
 SELECT is((SELECT max(s.dequeue_at) FROM sent, message_status(ARRAY[id]) AS s), '2030-01-01 00:00:00.7+00'::timestamptz, 'the last is due in 700 ms');
 SET pylonny_test.clock = '2030-01-01 00:00:01+00';
-SELECT is(pg_temp.take_each(30), pg_temp.in_order('a'), 'one by one messages come by (dequeue_at, id)');
+SELECT is(tap.take_each(30), pg_temp.in_order('a'), 'one by one messages come by (dequeue_at, id)');
 
 SELECT pg_temp.send_jumbled('b');
 SET pylonny_test.clock = '2030-01-01 00:00:02+00';
-SELECT is(pg_temp.take_all(), pg_temp.in_order('b'), 'so they do in batches');
+SELECT is(tap.take_all(), pg_temp.in_order('b'), 'so they do in batches');
 
 SELECT pg_temp.send_jumbled('c');
 SET pylonny_test.clock = '2030-01-01 00:00:03+00';
-SELECT is(pg_temp.take(11) || pg_temp.take(4) || pg_temp.take() || pg_temp.take_all(), pg_temp.in_order('c'), 'of several sizes');
+SELECT is(tap.take(11) || tap.take(4) || tap.take() || tap.take_all(), pg_temp.in_order('c'), 'of several sizes');
 
 SELECT channel_policy_set('d', 1);
 SELECT pg_temp.send_jumbled('d');
@@ -97,41 +58,41 @@ SELECT channel_policy_set('e', 5);
 INSERT INTO sent
     SELECT 'e' || i, message_create('e', convert_to('e' || i, 'UTF8'), 3600000, i * 7 % 15 * -100) FROM generate_series(1, 30) AS i;
 SET pylonny_test.clock = '2030-01-01 00:00:05+00';
-SELECT is(pg_temp.take(10), (pg_temp.in_order('e'))[:5], 'and the first of a channel with a limit are the first by (dequeue_at, id)');
+SELECT is(tap.take(10), (pg_temp.in_order('e'))[:5], 'and the first of a channel with a limit are the first by (dequeue_at, id)');
 SELECT channel_policy_clear('e');
-SELECT is(pg_temp.take_all(), (pg_temp.in_order('e'))[6:], 'as are the others when the limit is gone');
+SELECT is(tap.take_all(), (pg_temp.in_order('e'))[6:], 'as are the others when the limit is gone');
 
 -- What comes later but belongs before
 
 INSERT INTO sent VALUES ('f2', message_create('f', 'f2', 1000)), ('f3', message_create('f', 'f3', 60000)), ('f4', message_create('f', 'f4', 60000));
-SELECT is(pg_temp.take(), '{f2}', 'the first of a channel is taken');
+SELECT is(tap.take(), '{f2}', 'the first of a channel is taken');
 INSERT INTO sent VALUES ('f1', message_create('f', 'f1', 60000, -10));
-SELECT is(pg_temp.take(), '{f1}', 'a negative delay goes ahead of what is there');
+SELECT is(tap.take(), '{f1}', 'a negative delay goes ahead of what is there');
 SET pylonny_test.clock = '2030-01-01 00:00:07+00';
 INSERT INTO sent VALUES ('f5', message_create('f', 'f5', 60000));
-SELECT is(pg_temp.take_all(), '{f2,f3,f4,f5}', 'one whose lock expired a second ago is back in its place');
+SELECT is(tap.take_all(), '{f2,f3,f4,f5}', 'one whose lock expired a second ago is back in its place');
 
 SELECT channel_policy_set('g', 2);
 INSERT INTO sent VALUES
     ('g2', message_create('g', 'g2', 60000)), ('g3', message_create('g', 'g3', 60000)), ('g4', message_create('g', 'g4', 60000));
-SELECT is(pg_temp.take(), '{g2}', 'in a channel limited to two the first is taken');
+SELECT is(tap.take(), '{g2}', 'in a channel limited to two the first is taken');
 INSERT INTO sent VALUES ('g1', message_create('g', 'g1', 60000, -10));
-SELECT is(pg_temp.take(), '{g1}', 'a negative delay goes ahead of the one that was the next');
-SELECT matches(array_to_string(pg_temp.take(), ''), '^empty', 'and not beyond the limit');
-SELECT is(message_defer(pg_temp.id('g2'), 1, -20), 'MESSAGE_DEFERRED', 'one is put back ahead of the others');
-SELECT is(pg_temp.take(), '{g2}', 'and comes first');
+SELECT is(tap.take(), '{g1}', 'a negative delay goes ahead of the one that was the next');
+SELECT matches(array_to_string(tap.take(), ''), '^empty', 'and not beyond the limit');
+SELECT is(message_defer(tap.id('g2'), 1, -20), 'MESSAGE_DEFERRED', 'one is put back ahead of the others');
+SELECT is(tap.take(), '{g2}', 'and comes first');
 SET pylonny_test.clock = '2030-01-01 00:00:07.05+00';
-SELECT is(message_defer(pg_temp.id('g2'), 2), 'MESSAGE_DEFERRED', 'it is put back without a delay');
-SELECT is(pg_temp.take(), '{g3}', 'then those that were due before it come first');
+SELECT is(message_defer(tap.id('g2'), 2), 'MESSAGE_DEFERRED', 'it is put back without a delay');
+SELECT is(tap.take(), '{g3}', 'then those that were due before it come first');
 
 SELECT channel_policy_set('h', NULL, 100);
 INSERT INTO sent VALUES ('h2', message_create('h', 'h2', 60000)), ('h3', message_create('h', 'h3', 60000));
-SELECT is(pg_temp.take(10), '{h2}', 'in a channel with an interval the first is taken');
+SELECT is(tap.take(10), '{h2}', 'in a channel with an interval the first is taken');
 INSERT INTO sent VALUES ('h1', message_create('h', 'h1', 60000, -10));
 SET pylonny_test.clock = '2030-01-01 00:00:07.15+00';
-SELECT is(pg_temp.take(10), '{h1}', 'a negative delay goes ahead');
+SELECT is(tap.take(10), '{h1}', 'a negative delay goes ahead');
 SET pylonny_test.clock = '2030-01-01 00:00:07.25+00';
-SELECT is(pg_temp.take(10), '{h3}', 'of the others');
+SELECT is(tap.take(10), '{h3}', 'of the others');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -9,89 +9,65 @@ SET pylonny_test.clock = '2030-01-01 00:00:00+00';
 
 -- The messages of this test by name; the name is the content too.
 CREATE TEMP TABLE sent (name text PRIMARY KEY, id bigint NOT NULL);
-CREATE FUNCTION pg_temp.id(name text) RETURNS bigint LANGUAGE sql
-AS $$ SELECT s.id FROM sent s WHERE s.name = $1 $$;
-
--- The names that one dequeue delivers, in its order; of an empty answer what it knows.
-CREATE FUNCTION pg_temp.take(max_messages integer DEFAULT 1) RETURNS text[] LANGUAGE sql AS $$
-    SELECT array_agg(
-        CASE d.result
-            WHEN 'MESSAGE_DEQUEUED' THEN convert_from(d.content, 'UTF8')
-            ELSE 'empty, retry in ' || coalesce(d.retry_ms::text, 'unknown') || ' ms'
-        END ORDER BY d.ordinality)
-    FROM message_dequeue($1) WITH ORDINALITY AS d
-$$;
-
--- The same of a number of single dequeues, one after the other.
-CREATE FUNCTION pg_temp.take_each(calls integer) RETURNS text[] LANGUAGE plpgsql AS $$
-DECLARE
-    v_taken text[] := '{}';
-BEGIN
-    FOR i IN 1..calls LOOP
-        v_taken := v_taken || pg_temp.take();
-    END LOOP;
-    RETURN v_taken;
-END
-$$;
 
 -- The values of retry_ms
 
-SELECT is(pg_temp.take(), '{"empty, retry in unknown ms"}', 'in an empty queue nothing is known');
+SELECT is(tap.take(), '{"empty, retry in unknown ms"}', 'in an empty queue nothing is known');
 INSERT INTO sent VALUES ('a', message_create('a', 'a', 2000, 90061500));
-SELECT is(pg_temp.take(), '{"empty, retry in 90061500 ms"}', 'a delay of a day, an hour, a minute and one and a half second');
+SELECT is(tap.take(), '{"empty, retry in 90061500 ms"}', 'a delay of a day, an hour, a minute and one and a half second');
 SET pylonny_test.clock = '2030-01-01 00:00:00.000001+00';
-SELECT is(pg_temp.take(), '{"empty, retry in 90061500 ms"}', 'a microsecond later: rounded up');
+SELECT is(tap.take(), '{"empty, retry in 90061500 ms"}', 'a microsecond later: rounded up');
 SET pylonny_test.clock = '2030-01-01 00:00:00.000999+00';
-SELECT is(pg_temp.take(), '{"empty, retry in 90061500 ms"}', 'nearly a millisecond later: rounded up');
+SELECT is(tap.take(), '{"empty, retry in 90061500 ms"}', 'nearly a millisecond later: rounded up');
 SET pylonny_test.clock = '2030-01-01 00:00:00.001+00';
-SELECT is(pg_temp.take(), '{"empty, retry in 90061499 ms"}', 'a millisecond later: exact');
+SELECT is(tap.take(), '{"empty, retry in 90061499 ms"}', 'a millisecond later: exact');
 SET pylonny_test.clock = '2030-01-02 01:01:01.499999+00';
-SELECT is(pg_temp.take(), '{"empty, retry in 1 ms"}', 'a microsecond before: 1, not 0');
+SELECT is(tap.take(), '{"empty, retry in 1 ms"}', 'a microsecond before: 1, not 0');
 SET pylonny_test.clock = '2030-01-02 01:01:01.5+00';
-SELECT is(pg_temp.take(), '{a}', 'then it is there');
-SELECT is(pg_temp.take(), '{"empty, retry in 2000 ms"}', 'a lock''s end');
+SELECT is(tap.take(), '{a}', 'then it is there');
+SELECT is(tap.take(), '{"empty, retry in 2000 ms"}', 'a lock''s end');
 SET pylonny_test.clock = '2030-01-02 01:01:01.500001+00';
-SELECT is(pg_temp.take(), '{"empty, retry in 2000 ms"}', 'rounded up');
+SELECT is(tap.take(), '{"empty, retry in 2000 ms"}', 'rounded up');
 
 INSERT INTO sent VALUES ('b', message_create('b', 'b', 60000, 2500));
-SELECT is(pg_temp.take(), '{"empty, retry in 2000 ms"}', 'the lock''s end is earlier than a delay''s');
+SELECT is(tap.take(), '{"empty, retry in 2000 ms"}', 'the lock''s end is earlier than a delay''s');
 INSERT INTO sent VALUES ('c', message_create(NULL, 'c', 60000, 1500));
-SELECT is(pg_temp.take(), '{"empty, retry in 1500 ms"}', 'a delay''s end is earlier than the lock''s');
+SELECT is(tap.take(), '{"empty, retry in 1500 ms"}', 'a delay''s end is earlier than the lock''s');
 SELECT channel_policy_set('d', NULL, 1200);
 INSERT INTO sent VALUES ('d1', message_create('d', 'd1', 60000)), ('d2', message_create('d', 'd2', 60000)), ('d3', message_create('d', 'd3', 60000));
-SELECT is(pg_temp.take(10), '{d1}', 'of a channel with an interval the first is taken');
-SELECT is(pg_temp.take(10), '{"empty, retry in 1200 ms"}', 'an interval''s end is the earliest');
+SELECT is(tap.take(10), '{d1}', 'of a channel with an interval the first is taken');
+SELECT is(tap.take(10), '{"empty, retry in 1200 ms"}', 'an interval''s end is the earliest');
 SET pylonny_test.clock = '2030-01-02 01:01:02.700001+00';
-SELECT is(pg_temp.take(10), '{d2}', 'and comes first');
-SELECT is(pg_temp.take(10), '{"empty, retry in 300 ms"}', 'then that of the second delay');
+SELECT is(tap.take(10), '{d2}', 'and comes first');
+SELECT is(tap.take(10), '{"empty, retry in 300 ms"}', 'then that of the second delay');
 SET pylonny_test.clock = '2030-01-02 01:01:03.000001+00';
-SELECT is(pg_temp.take(10), '{c}', 'which is over');
-SELECT is(pg_temp.take(10), '{"empty, retry in 500 ms"}', 'then the lock');
+SELECT is(tap.take(10), '{c}', 'which is over');
+SELECT is(tap.take(10), '{"empty, retry in 500 ms"}', 'then the lock');
 SET pylonny_test.clock = '2030-01-02 01:01:03.500001+00';
-SELECT is(pg_temp.take(10), '{a}', 'which expires');
-SELECT is(message_delete(pg_temp.id('a'), 2), 'MESSAGE_DELETED', 'and is done with');
-SELECT is(pg_temp.take(10), '{"empty, retry in 400 ms"}', 'then the interval once more');
+SELECT is(tap.take(10), '{a}', 'which expires');
+SELECT is(message_delete(tap.id('a'), 2), 'MESSAGE_DELETED', 'and is done with');
+SELECT is(tap.take(10), '{"empty, retry in 400 ms"}', 'then the interval once more');
 SET pylonny_test.clock = '2030-01-02 01:01:03.900001+00';
-SELECT is(pg_temp.take(10), '{d3}', 'which is over');
-SELECT is(pg_temp.take(10), '{"empty, retry in 100 ms"}', 'then the first delay');
+SELECT is(tap.take(10), '{d3}', 'which is over');
+SELECT is(tap.take(10), '{"empty, retry in 100 ms"}', 'then the first delay');
 SET pylonny_test.clock = '2030-01-02 01:01:04.000001+00';
-SELECT is(pg_temp.take(10), '{b}', 'which is over');
+SELECT is(tap.take(10), '{b}', 'which is over');
 SELECT is(
     (SELECT array_agg(message_delete(id, 1)) FROM sent WHERE name IN ('b', 'c', 'd1', 'd2', 'd3')),
     array_fill('MESSAGE_DELETED'::delete_result, ARRAY[5]), 'all is done');
 SET pylonny_test.clock = '2030-01-02 02:00:00+00';
-SELECT is(pg_temp.take(10), '{"empty, retry in unknown ms"}', 'and nothing is known any more');
+SELECT is(tap.take(10), '{"empty, retry in unknown ms"}', 'and nothing is known any more');
 
 SELECT channel_policy_set('e', 0);
 INSERT INTO sent VALUES ('e', message_create('e', 'e', 60000));
-SELECT is(pg_temp.take(), '{"empty, retry in unknown ms"}', 'of a message in a paused channel nobody knows when it can become available');
+SELECT is(tap.take(), '{"empty, retry in unknown ms"}', 'of a message in a paused channel nobody knows when it can become available');
 SELECT channel_policy_set('e', 1);
 INSERT INTO sent VALUES ('e2', message_create('e', 'e2', 60000));
-SELECT is(pg_temp.take(10), '{e}', 'with a limit of one the first is taken');
-SELECT is(pg_temp.take(10), '{"empty, retry in 60000 ms"}', 'the other can become available when its lock ends');
-SELECT is(message_delete(pg_temp.id('e'), 1), 'MESSAGE_DELETED', 'or is deleted');
-SELECT is(pg_temp.take(10), '{e2}', 'as it is');
-SELECT is(message_delete(pg_temp.id('e2'), 1), 'MESSAGE_DELETED', 'the other too');
+SELECT is(tap.take(10), '{e}', 'with a limit of one the first is taken');
+SELECT is(tap.take(10), '{"empty, retry in 60000 ms"}', 'the other can become available when its lock ends');
+SELECT is(message_delete(tap.id('e'), 1), 'MESSAGE_DELETED', 'or is deleted');
+SELECT is(tap.take(10), '{e2}', 'as it is');
+SELECT is(message_delete(tap.id('e2'), 1), 'MESSAGE_DELETED', 'the other too');
 
 -- Whoever comes again after retry_ms finds something.
 
@@ -158,16 +134,16 @@ BEGIN
 END
 $$;
 SELECT is(
-    (SELECT count(DISTINCT name) FROM unnest(pg_temp.take_each(60)) AS name WHERE name ~ '^x'), 60::bigint,
+    (SELECT count(DISTINCT name) FROM unnest(tap.take_each(60)) AS name WHERE name ~ '^x'), 60::bigint,
     'sixty dequeues, all in one transaction, find the one message of each of sixty channels with limits');
-SELECT is(pg_temp.take(), '{"empty, retry in 10 ms"}', 'then there is nothing until delays are over');
+SELECT is(tap.take(), '{"empty, retry in 10 ms"}', 'then there is nothing until delays are over');
 SET pylonny_test.clock = '2030-01-04 00:00:00.01+00';
 SELECT is(
-    (SELECT count(DISTINCT name) FROM unnest(pg_temp.take_each(60)) AS name WHERE name ~ '^y'), 60::bigint,
+    (SELECT count(DISTINCT name) FROM unnest(tap.take_each(60)) AS name WHERE name ~ '^y'), 60::bigint,
     'and sixty more find the one message of each of sixty channels whose delay is over');
 SET pylonny_test.clock = '2030-01-05 00:00:00+00';
 SELECT is(
-    (SELECT count(DISTINCT name) FROM unnest(pg_temp.take_each(120)) AS name WHERE name ~ '^(x|y)'), 120::bigint,
+    (SELECT count(DISTINCT name) FROM unnest(tap.take_each(120)) AS name WHERE name ~ '^(x|y)'), 120::bigint,
     'and when all these locks are over every message is found again');
 
 SET pylonny_test.clock = '2030-01-06 00:00:00+00';
@@ -188,7 +164,7 @@ BEGIN
 END
 $$;
 SET pylonny_test.clock = '2030-01-06 00:00:01+00';
-SELECT is(pg_temp.take(), '{behind messages}', 'a message is found behind the ended delays of 300 of a paused channel');
+SELECT is(tap.take(), '{behind messages}', 'a message is found behind the ended delays of 300 of a paused channel');
 
 DO $$
 BEGIN
@@ -198,13 +174,13 @@ BEGIN
     END LOOP;
 END
 $$;
-SELECT is(cardinality(pg_temp.take_each(300)), 300, 'three hundred channels with intervals have had their only message');
+SELECT is(cardinality(tap.take_each(300)), 300, 'three hundred channels with intervals have had their only message');
 SELECT channel_policy_set('open', NULL, 11);
 INSERT INTO sent VALUES
     ('before', message_create('open', 'before', 60000)), ('behind', message_create('open', 'behind timers', 60000));
-SELECT is(pg_temp.take(), '{before}', 'then one has the first of two');
+SELECT is(tap.take(), '{before}', 'then one has the first of two');
 SET pylonny_test.clock = '2030-01-06 00:00:02+00';
-SELECT is(pg_temp.take(), '{behind timers}', 'its second is found behind the ended intervals of the 300');
+SELECT is(tap.take(), '{behind timers}', 'its second is found behind the ended intervals of the 300');
 
 DO $$
 BEGIN
@@ -219,7 +195,7 @@ BEGIN
 END
 $$;
 SELECT is(
-    (SELECT array_agg(DISTINCT name) FROM unnest(pg_temp.take_each(20)) AS name), '{free}',
+    (SELECT array_agg(DISTINCT name) FROM unnest(tap.take_each(20)) AS name), '{free}',
     'and twenty more among the due wakes of 1500 paused channels');
 
 SELECT * FROM finish();

@@ -2,8 +2,8 @@ CREATE OR REPLACE FUNCTION {{ schema }}._seek_carefully(OUT is_ready boolean, OU
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
--- Looks before it takes a mutex or touches a row, and touches only what will give the caller a message to take: the transaction may stay
--- open, and everything touched here stands still until it ends.
+-- Looks before it takes a mutex or touches a row, so as to touch only what gives the caller a message to take: the transaction may stay
+-- open, and everything touched here stands still until it ends. Where the look was wrong, the mutex stays taken all the same.
 DECLARE
   v_served    bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.wake_rotation$regclass$), 0);
   v_now       timestamptz := {{ schema }}._clock();

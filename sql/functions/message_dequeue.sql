@@ -13,12 +13,14 @@ AS $function$
 -- messages, then, if there was none, a search for due work that makes one ready. Every row is taken with SKIP LOCKED and every mutex
 -- is only tried: it waits for nobody.
 --
--- If the transaction stays open, others pass by the messages it took; a limited channel of theirs, and at most one other, stands still.
+-- If the transaction stays open, others pass by the messages it took, and its limited channels stand still. So does what it tended: one more
+-- channel as a rule, several where policies were set on channels with ready messages, or where a search found rows in others' hands; and
+-- whoever deletes, defers or cancels a message whose row was changed here waits (sql/README.md).
 -- If it rolls back, or the server dies, all is as before, but that the rotation goes on from here.
 DECLARE
   v_now      timestamptz := {{ schema }}._clock();
-  -- Is this call a transaction of its own? The times are equal in the first command of a simple query; a driver that binds parameters on the server
-  -- makes them differ, which costs a little tending and nothing else. A transaction that has written is surely a longer one.
+  -- Is this call a transaction of its own? The times are equal in the first command of a simple query. A driver that binds parameters on the
+  -- server, or prepares the statement, makes them differ, and looks like a longer transaction. One that has written surely is.
   v_is_alone boolean := transaction_timestamp() = statement_timestamp() AND pg_current_xact_id_if_assigned() IS NULL;
   v_budget   integer := GREATEST(32, LEAST(message_dequeue.max_messages, 1000));
   v_withdraw integer := CASE WHEN v_is_alone THEN 200 ELSE 1 END;

@@ -8,18 +8,12 @@ import psycopg
 import pytest
 from psycopg import IsolationLevel
 
+from tests.support.queue import move_clock, stop_clock
 from tests.support.sessions import background, wait_until
 
 if TYPE_CHECKING:
     from tests.conftest import Connect
     from tests.support.sessions import Connection
-
-
-# Time stands still until a test moves it, for all sessions.
-CLOCK = """
-CREATE TABLE public.clock AS SELECT timestamptz '2030-01-01 00:00:00+00' AS at;
-CREATE OR REPLACE FUNCTION lonny._clock() RETURNS timestamptz LANGUAGE sql AS 'SELECT at FROM public.clock';
-"""
 
 
 def create(conn: Connection, channel: str | None = "a", lock_ms: int = 60_000) -> int:
@@ -132,13 +126,13 @@ def test_a_dequeue_finds_what_is_due_however_the_driver_sends_it(
 ) -> None:
     # A driver that binds parameters sends several commands, each with a time of its own, for one transaction.
     conn = connect()
-    conn.execute(CLOCK)
+    stop_clock(conn)
     conn.execute("SELECT lonny.channel_policy_set('paused', 0)")
     many = "SELECT count(*) FROM lonny.message_create_many(%s::text[], %s::bytea[], '{60000}', '{1}')"
     contents = [b"%02d" % i for i in range(20)]
     conn.execute(many, [["paused"] * 300, [b"x"] * 300])
     conn.execute(many, [["open"] * 20, contents])
-    conn.execute("UPDATE public.clock SET at = at + interval '2 s'")
+    move_clock(conn, 2000)
     query: LiteralString = "SELECT content, retry_ms FROM lonny.message_dequeue(1)"
     if params:
         query = "SELECT content, retry_ms FROM lonny.message_dequeue(%s)"

@@ -6,19 +6,11 @@ from typing import TYPE_CHECKING, LiteralString
 
 import pytest
 
+from tests.support.queue import move_clock, stop_clock
+
 if TYPE_CHECKING:
     from tests.conftest import Connect
     from tests.support.sessions import Connection
-
-# Time stands still until a test moves it, for all sessions.
-CLOCK = """
-CREATE TABLE public.clock AS SELECT timestamptz '2030-01-01 00:00:00+00' AS at;
-CREATE OR REPLACE FUNCTION lonny._clock() RETURNS timestamptz LANGUAGE sql AS 'SELECT at FROM public.clock';
-"""
-
-
-def move_clock(conn: Connection, ms: int) -> None:
-    conn.execute("UPDATE public.clock SET at = at + %s * interval '1 ms'", [ms])
 
 
 def create(conn: Connection, channel: str | None, name: str, delay_ms: int = 0) -> None:
@@ -42,7 +34,7 @@ def test_what_a_long_transaction_created_goes_to_its_place(
     connect: Connect, channel: str | None, limit: int | None, max_messages: int
 ) -> None:
     worker, producer, late = connect(), connect(), connect(autocommit=False)
-    worker.execute(CLOCK)
+    stop_clock(worker)
     if limit:
         worker.execute("SELECT lonny.channel_policy_set('a', %s)", [limit])
     create(late, channel, "late")
@@ -59,7 +51,7 @@ def test_what_a_long_transaction_created_goes_to_its_place(
 
 def test_what_a_rolled_back_dequeue_gives_back_goes_to_its_place(connect: Connect) -> None:
     worker, other = connect(), connect(autocommit=False)
-    worker.execute(CLOCK)
+    stop_clock(worker)
     for i in range(6):
         create(worker, "a", f"{i:02}")
     other.execute("SET LOCAL search_path = pg_catalog")
@@ -73,7 +65,7 @@ def test_what_a_rolled_back_dequeue_gives_back_goes_to_its_place(connect: Connec
 @pytest.mark.parametrize("limit", [None, 3])
 def test_a_redelivery_goes_to_its_place(connect: Connect, limit: int | None) -> None:
     worker = connect()
-    worker.execute(CLOCK)
+    stop_clock(worker)
     for channel in "abcdefgh":
         if limit:
             worker.execute("SELECT lonny.channel_policy_set(%s, %s)", [channel, limit])
@@ -94,7 +86,7 @@ def test_a_redelivery_goes_to_its_place(connect: Connect, limit: int | None) -> 
 
 def test_a_delay_that_ends_goes_to_its_place(connect: Connect) -> None:
     worker = connect()
-    worker.execute(CLOCK)
+    stop_clock(worker)
     create(worker, "a", "delayed", 10)
     move_clock(worker, 5)
     create(worker, "a", "first")

@@ -1,4 +1,4 @@
-"""Making of the tests' databases: pgTAP in the schema `tap`, pylonny in every schema of SCHEMAS."""
+"""Making of the tests' databases: pgTAP and its helpers in the schema `tap`, pylonny in all of SCHEMAS."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ SETTINGS = {
     "plpgsql.extra_warnings": "all",
 }
 
+_HELPERS = Path(__file__).parents[2] / "pgtap" / "support" / "helpers.sql"
 _MEMORY = Path("/dev/shm")  # noqa: S108 (for mkdtemp)
 _ENOUGH = 2 * 1024**3  # bytes; a container's default is 64 MiB
 
@@ -72,6 +73,7 @@ def create_template(server: PrivateServer, name: str = "template_pylonny") -> st
         conn.execute("CREATE SCHEMA tap")
         conn.execute("SET search_path = tap")
         conn.execute(pgtap)
+        conn.execute(_HELPERS.read_bytes())
         conn.execute("RESET search_path")
         for schema in SCHEMAS:
             migrate.install(conn, schema)
