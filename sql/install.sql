@@ -17,23 +17,23 @@
 
 -- Deciding when a message becomes ready
 {% include "functions/_channel_survey.sql" %}
-{% include "functions/_channel_can_release.sql" %}
-{% include "functions/_channel_withdraw.sql" %}
 {% include "functions/_timer_set.sql" %}
 {% include "functions/_channel_advance.sql" %}
 {% include "functions/_lane_tend.sql" %}
-{% include "functions/_timers_expire.sql" %}
 {% include "functions/_wakes_next.sql" %}
-{% include "functions/_lanes_next.sql" %}
 {% include "functions/_tend.sql" %}
-{% include "functions/_tend_carefully.sql" %}
-{% include "functions/_tend_next.sql" %}
-{% include "functions/_seek_carefully.sql" %}
 
 -- Taking messages out
+{% include "functions/_channel_release.sql" %}
+{% include "functions/_channel_try_release.sql" %}
+{% include "functions/_channel_offer.sql" %}
+{% include "functions/_lanes_next.sql" %}
+{% include "functions/_turns_due.sql" %}
 {% include "functions/_take_one.sql" %}
+{% include "functions/_take_in_turn.sql" %}
 {% include "functions/_take_many.sql" %}
 {% include "functions/_retry_ms.sql" %}
+{% include "functions/_is_alone.sql" %}
 {% include "functions/message_dequeue.sql" %}
 
 -- Finishing them

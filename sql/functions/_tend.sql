@@ -1,30 +1,43 @@
-CREATE OR REPLACE FUNCTION {{ schema }}._tend(p_budget integer, p_seek boolean, OUT num_ready integer, OUT num_moved integer)
+CREATE OR REPLACE FUNCTION {{ schema }}._tend(p_budget integer)
+RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 -- For a dequeue that is a transaction of its own: what is done here is committed, and so seen by others, at once.
+-- Rows that another transaction holds are passed by and stay for the next dequeue: the timer is in the row itself.
 DECLARE
+  v_now    timestamptz := {{ schema }}._clock();
   v_served bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.wake_rotation$regclass$), 0);
-  v_timers record;
   v_lane   bigint;
-  v_count  integer;
 BEGIN
-  v_timers := {{ schema }}._timers_expire(p_budget * 4, p_budget * 4);
-  num_ready := v_timers.num_ready;
-  num_moved := v_timers.num_moved;
-  IF p_seek AND num_ready > 0 THEN
-    RETURN;
-  END IF;
-  FOR v_lane IN SELECT w.lane FROM {{ schema }}._wakes_next(v_served, p_budget) w LOOP
+  WITH moved AS (
+    UPDATE {{ schema }}.message m
+       SET status = CASE WHEN m.lane <> 0 AND COALESCE((SELECT true FROM {{ schema }}._policy_in_force p WHERE p.channel = m.channel LIMIT 1), false)
+                         THEN 'WAITING'::{{ schema }}.message_status ELSE 'READY' END,
+           policy_id = NULL, timer_at = NULL
+     WHERE m.id = ANY (ARRAY (
+             SELECT x.id FROM {{ schema }}.message x
+              WHERE x.timer_at <= v_now
+              ORDER BY x.timer_at LIMIT p_budget * 4
+                FOR NO KEY UPDATE SKIP LOCKED))
+    RETURNING m.lane, m.channel, m.status
+  )
+  INSERT INTO {{ schema }}.wake (lane, channel)
+  SELECT DISTINCT m.lane, m.channel FROM moved m WHERE m.status = 'WAITING';
+
+  UPDATE {{ schema }}.wake w
+     SET at = NULL
+   WHERE w.ctid = ANY (ARRAY (
+           SELECT x.ctid FROM {{ schema }}.wake x
+            WHERE x.at <= v_now
+            ORDER BY x.at LIMIT p_budget * 4
+              FOR UPDATE SKIP LOCKED));
+
+  FOR v_lane IN SELECT w.lane FROM {{ schema }}._wakes_next(v_served, v_served, p_budget) w LOOP
     PERFORM setval($regclass${{ schema }}.wake_rotation$regclass$, v_lane);
-    v_count := {{ schema }}._lane_tend(v_lane);
-    CONTINUE WHEN v_count IS NULL;
-    num_moved := num_moved + 1;
-    num_ready := num_ready + v_count;
-    EXIT WHEN p_seek AND num_ready > 0;
+    PERFORM {{ schema }}._lane_tend(v_lane);
   END LOOP;
 END
 $function$;
-COMMENT ON FUNCTION {{ schema }}._tend(integer, boolean) IS
-'Does what has become due: expired delays, locks and timers (at most four times p_budget of each), then the wakes of p_budget lanes in rotation. With p_seek it stops at the first thing that makes a message ready.
-Returns how many messages became ready, and how many messages, timers and lanes were moved.';
+COMMENT ON FUNCTION {{ schema }}._tend(integer) IS
+'Notices delays, locks and timers that are over, at most four times p_budget of each (a message becomes ready, or waits with a wake if its channel has a policy; a timer becomes a due wake), then advances the channels of the next p_budget lanes that have due wakes.';

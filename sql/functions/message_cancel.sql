@@ -15,13 +15,13 @@ BEGIN
   END IF;
 
   DELETE FROM {{ schema }}.message m
-   WHERE m.id = message_cancel.id AND m.status <> 'LOCKED'
+   WHERE m.id = message_cancel.id AND (m.status <> 'LOCKED' OR m.unlock_at <= {{ schema }}._clock())
   RETURNING m.lane, m.channel, m.status INTO v_message;
   IF NOT FOUND THEN
     RETURN CASE WHEN EXISTS (SELECT FROM {{ schema }}.message m WHERE m.id = message_cancel.id)
                 THEN 'MESSAGE_STATE_INVALID'::{{ schema }}.cancel_result ELSE 'MESSAGE_NOT_FOUND' END;
   END IF;
-  IF v_message.lane <> 0 AND v_message.status = 'READY' THEN
+  IF v_message.lane <> 0 AND v_message.status <> 'WAITING' THEN
     PERFORM {{ schema }}._place_freed(v_message.lane, v_message.channel);
   END IF;
   IF {{ schema }}._event_channel() IS NOT NULL THEN
@@ -32,4 +32,4 @@ END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.message_cancel(bigint) IS
 'Removes a message that no worker holds; MESSAGE_STATE_INVALID if it is locked.
-A lock that is over but that no dequeue has noticed yet still counts. Its event is MESSAGE_DELETED. Errors: 22004.';
+A lock that is over does not count, even if no dequeue has noticed. Its event is MESSAGE_DELETED. Errors: 22004.';

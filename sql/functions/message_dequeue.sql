@@ -9,30 +9,24 @@ SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET jit = off
 AS $function$
--- First a share of the work that is due for all (so that ready messages of one channel never keep another's from becoming ready), then the
--- messages, then, if there was none, a search for due work that makes one ready. Every row is taken with SKIP LOCKED and every mutex
+-- A lane's turn comes when it has a ready message, or one that this call can make ready. Every row is taken with SKIP LOCKED and every mutex
 -- is only tried: it waits for nobody.
 --
--- If the transaction stays open, others pass by the messages it took, and its limited channels stand still. So does what it tended: one more
--- channel as a rule, several where policies were set on channels with ready messages, or where a search found rows in others' hands; and
--- whoever deletes, defers or cancels a message whose row was changed here waits (sql/README.md).
--- If it rolls back, or the server dies, all is as before, but that the rotation goes on from here.
+-- If the transaction stays open, it holds what it took, and the mutex of those channels whose policy released that in this transaction: these stand
+-- still. A message of a limited channel that was ready and had to give way to an earlier one is held too, and nothing else (one ready message at
+-- the most that it met without a warning: of a channel that got a policy while it was created). If it rolls back, or the server dies, all is as
+-- before, but that the rotation goes on from here.
+--
+-- A call that is a transaction of its own first does a share of the work that is due for all.
 DECLARE
   v_now      timestamptz := {{ schema }}._clock();
-  -- Is this call a transaction of its own? The times are equal in the first command of a simple query. A driver that binds parameters on the
-  -- server, or prepares the statement, makes them differ, and looks like a longer transaction. One that has written surely is.
-  v_is_alone boolean := transaction_timestamp() = statement_timestamp() AND pg_current_xact_id_if_assigned() IS NULL;
-  v_budget   integer := GREATEST(32, LEAST(message_dequeue.max_messages, 1000));
-  v_withdraw integer := CASE WHEN v_is_alone THEN 200 ELSE 1 END;
   v_served   bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
-  v_due      record;
-  v_row      {{ schema }}.dequeued;
-  v_is_busy  boolean := true;
-  v_tended   record;
-  v_sought   record;
-  v_release_at timestamptz;
-  v_seen     tid[] := '{}'::tid[];
-  v_new      tid[];
+  v_is_due   boolean;
+  v_is_alone boolean := false;
+  v_stack    text;
+  v_taken    record;
+  v_seen     tid[] := ARRAY[]::tid[];
+  v_ready    tid[];
 BEGIN
   IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
     RAISE EXCEPTION 'message_dequeue works in READ COMMITTED only, not in %', upper(current_setting('transaction_isolation'))
@@ -46,60 +40,60 @@ BEGIN
     PERFORM {{ schema }}._raise_invalid('lock_ms', message_dequeue.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years), or NULL for the message''s own.');
   END IF;
 
-  SELECT EXISTS (SELECT FROM {{ schema }}.message m WHERE m.timer_at <= v_now) AS messages,
-         EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at <= v_now) AS timers,
-         EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL) AS wakes
-    INTO v_due;
-  IF v_due.messages OR v_due.timers OR v_due.wakes THEN
+  v_is_due := EXISTS (SELECT FROM {{ schema }}.message m WHERE m.timer_at <= v_now)
+           OR EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
+           OR EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at <= v_now);
+  IF v_is_due AND pg_current_xact_id_if_assigned() IS NULL THEN
+    GET DIAGNOSTICS v_stack = PG_CONTEXT;
+    v_is_alone := {{ schema }}._is_alone(v_stack);
     IF v_is_alone THEN
-      PERFORM {{ schema }}._tend(v_budget, false);
-    ELSE
-      PERFORM {{ schema }}._tend_carefully(v_due.messages, v_due.timers, v_due.wakes);
-      IF v_due.wakes AND message_dequeue.max_messages > 1 THEN
-        PERFORM {{ schema }}._tend_next(v_served, message_dequeue.max_messages);
-      END IF;
+      PERFORM {{ schema }}._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 1000)));
     END IF;
   END IF;
 
-  -- Bounded, since others go on making work while this call does it; a thousand lanes a round are more than a call meets.
+  -- Bounded, since others go on making work while this call looks for it.
   FOR i IN 1 .. 100 LOOP
-    IF message_dequeue.max_messages = 1 THEN
-      v_row := {{ schema }}._take_one(v_served, message_dequeue.lock_ms, v_withdraw);
-      IF v_row.id IS NOT NULL THEN
-        RETURN NEXT v_row;
-        RETURN;
-      END IF;
-    ELSE
-      RETURN QUERY SELECT t.* FROM {{ schema }}._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_withdraw) t;
-      IF FOUND THEN
-        RETURN;
+    IF v_is_alone OR NOT v_is_due THEN
+      IF message_dequeue.max_messages > 1 THEN
+        RETURN QUERY SELECT t.* FROM {{ schema }}._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms) t;
+        IF FOUND THEN
+          RETURN;
+        END IF;
+      ELSE
+        v_taken := {{ schema }}._take_one(v_served, 9223372036854775807, NULL, message_dequeue.lock_ms);
+        IF v_taken.lane IS NULL THEN
+          v_taken := {{ schema }}._take_one(-9223372036854775808, v_served, NULL, message_dequeue.lock_ms);
+        END IF;
+        IF (v_taken.message).id IS NOT NULL THEN
+          IF v_taken.lane <> v_served THEN
+            PERFORM setval($regclass${{ schema }}.rotation$regclass$, v_taken.lane);
+          END IF;
+          RETURN NEXT v_taken.message;
+          RETURN;
+        END IF;
       END IF;
     END IF;
 
-    IF v_is_alone THEN
-      v_tended := {{ schema }}._tend(1000, true);
-      CONTINUE WHEN v_tended.num_moved > 0;
-      -- What is still due was passed by, because another transaction holds it.
-      v_is_busy := EXISTS (SELECT FROM {{ schema }}.message m WHERE m.timer_at <= v_now)
-                OR EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
-                OR EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at <= v_now);
-    ELSE
-      v_sought := {{ schema }}._seek_carefully();
-      CONTINUE WHEN v_sought.is_ready;
-      v_is_busy := v_sought.is_busy;
-      v_release_at := v_sought.release_at;
+    v_taken := {{ schema }}._take_in_turn(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, 64);
+    IF v_taken.messages = '{}' THEN
+      v_taken := {{ schema }}._take_in_turn(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, 10000);
     END IF;
+    IF v_taken.messages <> '{}' THEN
+      RETURN QUERY SELECT u.* FROM unnest(v_taken.messages) u;
+      RETURN;
+    END IF;
+
     -- A message that moved under the search may have been missed. Whatever is ready now and was not when we looked before is worth
     -- another look; what was ready then was in another's hands.
-    v_new := ARRAY (SELECT m.ctid FROM {{ schema }}.message m WHERE m.status = 'READY' AND m.ctid <> ALL (v_seen) LIMIT 10000);
-    EXIT WHEN cardinality(v_new) = 0;
-    v_seen := v_seen || v_new;
+    v_ready := ARRAY (SELECT m.ctid FROM {{ schema }}._lanes_next(v_served, 10000) AS n (lane), LATERAL (
+                        SELECT x.ctid FROM {{ schema }}.message x WHERE x.status = 'READY' AND x.lane = n.lane LIMIT 1000) m
+                       WHERE n.lane <> ALL (v_taken.limited_lanes) LIMIT 10000);
+    EXIT WHEN v_ready <@ v_seen;
+    v_seen := v_seen || v_ready;
   END LOOP;
 
-  v_row := NULL;
-  v_row.result := 'MESSAGE_NOT_AVAILABLE';
-  v_row.retry_ms := {{ schema }}._retry_ms(v_is_busy OR EXISTS (SELECT FROM {{ schema }}.message m WHERE m.status = 'READY'), v_release_at);
-  RETURN NEXT v_row;
+  RETURN NEXT ROW('MESSAGE_NOT_AVAILABLE', NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+                  {{ schema }}._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at))::{{ schema }}.dequeued;
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.message_dequeue(integer, bigint) IS
