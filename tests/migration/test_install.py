@@ -221,10 +221,11 @@ def test_what_others_have_in_the_schema_does_not_matter(
     theirs = open_as(role)
     theirs.execute("CREATE TABLE lonny.theirs (id serial)")
     theirs.execute("CREATE FUNCTION lonny.f() RETURNS integer RETURN 1")
+    theirs.execute("CREATE FUNCTION lonny.message_create(integer) RETURNS integer RETURN 1")  # a name of ours
     theirs.execute("GRANT SELECT ON lonny.theirs TO PUBLIC")
     rights = """
         SELECT has_table_privilege('pg_monitor', 'lonny.theirs', 'SELECT'), proacl
-        FROM pg_proc WHERE proname = 'f'
+        FROM pg_proc WHERE proname = 'f' OR proname = 'message_create' AND pronargs = 1
     """
     before = objects(conn), conn.execute(rights).fetchall()
     install(conn)
