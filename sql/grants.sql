@@ -13,7 +13,7 @@ REVOKE ALL ON FUNCTION
   {{ schema }}._channel_advance(bigint, text, timestamptz, integer),
   {{ schema }}._lane_tend(bigint),
   {{ schema }}._wakes_next(bigint, bigint, integer),
-  {{ schema }}._tend(integer),
+  {{ schema }}._tend(integer, boolean, boolean),
   {{ schema }}._channel_release(bigint, text),
   {{ schema }}._channel_try_release(bigint, text),
   {{ schema }}._channel_offer(bigint, text, bigint[]),

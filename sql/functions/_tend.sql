@@ -1,4 +1,4 @@
-CREATE OR REPLACE FUNCTION {{ schema }}._tend(p_budget integer)
+CREATE OR REPLACE FUNCTION {{ schema }}._tend(p_budget integer, p_messages boolean, p_timers boolean)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -10,28 +10,31 @@ DECLARE
   v_served bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.wake_rotation$regclass$), 0);
   v_lane   bigint;
 BEGIN
-  WITH moved AS (
-    UPDATE {{ schema }}.message m
-       SET status = CASE WHEN m.lane <> 0 AND COALESCE((SELECT true FROM {{ schema }}._policy_in_force p WHERE p.channel = m.channel LIMIT 1), false)
-                         THEN 'WAITING'::{{ schema }}.message_status ELSE 'READY' END,
-           policy_id = NULL, timer_at = NULL
-     WHERE m.id = ANY (ARRAY (
-             SELECT x.id FROM {{ schema }}.message x
-              WHERE x.timer_at <= v_now
-              ORDER BY x.timer_at LIMIT p_budget * 4
-                FOR NO KEY UPDATE SKIP LOCKED))
-    RETURNING m.lane, m.channel, m.status
-  )
-  INSERT INTO {{ schema }}.wake (lane, channel)
-  SELECT DISTINCT m.lane, m.channel FROM moved m WHERE m.status = 'WAITING';
-
-  UPDATE {{ schema }}.wake w
-     SET at = NULL
-   WHERE w.ctid = ANY (ARRAY (
-           SELECT x.ctid FROM {{ schema }}.wake x
-            WHERE x.at <= v_now
-            ORDER BY x.at LIMIT p_budget * 4
-              FOR UPDATE SKIP LOCKED));
+  IF p_messages THEN
+    WITH moved AS (
+      UPDATE {{ schema }}.message m
+         SET status = CASE WHEN m.lane <> 0 AND COALESCE((SELECT true FROM {{ schema }}._policy_in_force p WHERE p.channel = m.channel LIMIT 1), false)
+                           THEN 'WAITING'::{{ schema }}.message_status ELSE 'READY' END,
+             policy_id = NULL, timer_at = NULL
+       WHERE m.id = ANY (ARRAY (
+               SELECT x.id FROM {{ schema }}.message x
+                WHERE x.timer_at <= v_now
+                ORDER BY x.timer_at LIMIT p_budget * 4
+                  FOR NO KEY UPDATE SKIP LOCKED))
+      RETURNING m.lane, m.channel, m.status
+    )
+    INSERT INTO {{ schema }}.wake (lane, channel)
+    SELECT DISTINCT m.lane, m.channel FROM moved m WHERE m.status = 'WAITING';
+  END IF;
+  IF p_timers THEN
+    UPDATE {{ schema }}.wake w
+       SET at = NULL
+     WHERE w.ctid = ANY (ARRAY (
+             SELECT x.ctid FROM {{ schema }}.wake x
+              WHERE x.at <= v_now
+              ORDER BY x.at LIMIT p_budget * 4
+                FOR UPDATE SKIP LOCKED));
+  END IF;
 
   FOR v_lane IN SELECT w.lane FROM {{ schema }}._wakes_next(v_served, v_served, p_budget) w LOOP
     PERFORM setval($regclass${{ schema }}.wake_rotation$regclass$, v_lane);
@@ -39,5 +42,6 @@ BEGIN
   END LOOP;
 END
 $function$;
-COMMENT ON FUNCTION {{ schema }}._tend(integer) IS
-'Notices delays, locks and timers that are over, at most four times p_budget of each (a message becomes ready, or waits with a wake if its channel has a policy; a timer becomes a due wake), then advances the channels of the next p_budget lanes that have due wakes.';
+COMMENT ON FUNCTION {{ schema }}._tend(integer, boolean, boolean) IS
+'Notices delays, locks and timers that are over, at most four times p_budget of each (a message becomes ready, or waits with a wake if its channel has a policy; a timer becomes a due wake), then advances the channels of the next p_budget lanes that have due wakes.
+p_messages: there are messages whose delay or lock is over; p_timers: there are timers that are.';

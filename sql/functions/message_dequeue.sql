@@ -19,14 +19,17 @@ AS $function$
 --
 -- A call that is a transaction of its own first does a share of the work that is due for all.
 DECLARE
-  v_now      timestamptz := {{ schema }}._clock();
-  v_served   bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
-  v_is_due   boolean;
-  v_is_alone boolean := false;
-  v_stack    text;
-  v_taken    record;
-  v_seen     tid[] := ARRAY[]::tid[];
-  v_ready    tid[];
+  v_now          timestamptz := {{ schema }}._clock();
+  v_served       bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
+  v_has_messages boolean;
+  v_has_timers   boolean;
+  v_has_wakes    boolean;
+  v_is_due       boolean;
+  v_is_alone     boolean := false;
+  v_call_stack   text;
+  v_taken        record;
+  v_seen         tid[] := ARRAY[]::tid[];
+  v_ready        tid[];
 BEGIN
   IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
     RAISE EXCEPTION 'message_dequeue works in READ COMMITTED only, not in %', upper(current_setting('transaction_isolation'))
@@ -40,14 +43,16 @@ BEGIN
     PERFORM {{ schema }}._raise_invalid('lock_ms', message_dequeue.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years), or NULL for the message''s own.');
   END IF;
 
-  v_is_due := EXISTS (SELECT FROM {{ schema }}.message m WHERE m.timer_at <= v_now)
-           OR EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
-           OR EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at <= v_now);
+  SELECT EXISTS (SELECT FROM {{ schema }}.message m WHERE m.timer_at <= v_now),
+         EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at <= v_now),
+         EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
+    INTO v_has_messages, v_has_timers, v_has_wakes;
+  v_is_due := v_has_messages OR v_has_timers OR v_has_wakes;
   IF v_is_due AND pg_current_xact_id_if_assigned() IS NULL THEN
-    GET DIAGNOSTICS v_stack = PG_CONTEXT;
-    v_is_alone := {{ schema }}._is_alone(v_stack);
+    GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
+    v_is_alone := {{ schema }}._is_alone(v_call_stack);
     IF v_is_alone THEN
-      PERFORM {{ schema }}._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 1000)));
+      PERFORM {{ schema }}._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 1000)), v_has_messages, v_has_timers);
     END IF;
   END IF;
 
