@@ -1,4 +1,4 @@
-CREATE OR REPLACE FUNCTION {{ schema }}._channel_advance(p_lane bigint, p_channel text, p_released_at timestamptz, p_max integer)
+CREATE OR REPLACE FUNCTION {{ schema }}._channel_advance(p_lane bigint, p_channel text, p_released_at timestamptz, p_over_ids bigint[], p_max integer)
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -14,7 +14,7 @@ AS $function$
 -- committed. A message that slipped by (created before the policy was visible) is stopped by the dequeue that would take it.
 --
 -- With p_max = 1 the caller takes what is released, and may stay open for an hour: no other row is changed, but the one whose place it takes (one
--- ready that sorts after it, or one whose lock is over; more of these only if they are more than the limit).
+-- ready that sorts after it, or one whose lock is over; more of these only if they are more than the limit, and foreign ones if too many are).
 DECLARE
   c_look     CONSTANT interval := interval '200 ms';
   c_batch    CONSTANT bigint := 200;
@@ -31,6 +31,7 @@ DECLARE
   v_more     boolean := true;
   v_tidy     boolean := false;
   v_doubt    boolean := false;
+  v_left_at  timestamptz;
 BEGIN
   SELECT v.num, p.id, p.channel, p.max_concurrency, p.release_interval_ms
     INTO v_versions, v_policy.id, v_policy.channel, v_policy.max_concurrency, v_policy.release_interval_ms
@@ -43,7 +44,7 @@ BEGIN
   END IF;
 
   IF v_policy.id IS NOT NULL THEN
-    v_survey := {{ schema }}._channel_survey(p_lane, v_policy, p_released_at, v_now);
+    v_survey := {{ schema }}._channel_survey(p_lane, v_policy, p_released_at, v_now, p_over_ids);
     v_room := v_survey.room;
     IF p_max = 1 AND v_survey.next_status IS NULL THEN
       RETURN v_released;
@@ -65,39 +66,47 @@ BEGIN
 
     -- Those whose lock is over and foreign ones wait from now on: all that one call should move, or what is released below and, if there is no
     -- room for it, as many locks that are over as make room.
-    v_count := CASE WHEN p_max > 1 THEN p_max
-                    WHEN v_survey.next_status = 'LOCKED' THEN GREATEST(LEAST(1 - v_room, c_batch), 1)
-                    ELSE LEAST(1 - v_room, c_batch) END;
-    IF v_survey.num_expired > 0 AND v_count > 0 THEN
+    v_count := CASE WHEN p_max > 1 THEN cardinality(v_survey.over_ids)
+                    WHEN v_survey.next_status = 'LOCKED' THEN GREATEST(1 - v_room, 1)
+                    ELSE 1 - v_room END;
+    IF v_survey.over_ids <> '{}' AND v_count > 0 THEN
       UPDATE {{ schema }}.message m
          SET status = 'WAITING', policy_id = NULL, timer_at = NULL
        WHERE m.id = ANY (ARRAY (
-               SELECT x.id FROM {{ schema }}.message x
-                WHERE x.status = 'LOCKED' AND x.lane <> 0 AND x.lane = p_lane AND x.channel = p_channel AND x.unlock_at <= v_now
-                ORDER BY x.dequeue_at, x.id LIMIT v_count
-                  FOR NO KEY UPDATE SKIP LOCKED));
+               SELECT h.id FROM unnest(v_survey.over_ids) AS u (id), LATERAL (
+                 SELECT x.id FROM {{ schema }}.message x
+                  WHERE x.id = u.id AND x.status = 'LOCKED' AND x.unlock_at <= v_now
+                    FOR NO KEY UPDATE SKIP LOCKED) h
+                LIMIT v_count));
       GET DIAGNOSTICS v_moved = ROW_COUNT;
       v_room := v_room + v_moved;
     END IF;
-    IF v_survey.num_foreign > 0 AND (p_max > 1 OR v_survey.next_status = 'READY') THEN
+    v_count := CASE WHEN v_survey.num_foreign = 0 THEN 0
+                    WHEN v_survey.is_flooded THEN c_batch
+                    WHEN p_max > 1 OR v_survey.next_status = 'READY' THEN p_max
+                    ELSE 0 END;
+    IF v_count > 0 THEN
       UPDATE {{ schema }}.message m
          SET status = 'WAITING', policy_id = NULL
        WHERE m.id = ANY (ARRAY (
                SELECT x.id FROM {{ schema }}.message x
                 WHERE x.status = 'READY' AND x.lane = p_lane AND x.channel = p_channel AND x.policy_id IS DISTINCT FROM v_policy.id
-                ORDER BY x.dequeue_at, x.id LIMIT p_max
+                ORDER BY x.dequeue_at, x.id LIMIT v_count
                   FOR NO KEY UPDATE SKIP LOCKED));
       GET DIAGNOSTICS v_count = ROW_COUNT;
-    ELSE
-      v_count := 0;
     END IF;
-    v_tidy := CASE WHEN p_max = 1 THEN v_survey.num_foreign - v_held > v_count ELSE v_count = p_max END;
+    v_tidy := CASE WHEN p_max = 1 THEN v_survey.num_foreign - v_held > v_count ELSE v_count = c_batch END;
     v_moved := v_moved + v_count;
-    v_more := p_max > 1 OR v_survey.num_due + v_survey.num_expired + v_survey.num_foreign > 1;
+    v_more := p_max > 1 OR v_survey.num_due + cardinality(v_survey.over_ids) + v_survey.num_foreign > 1;
 
+    IF v_survey.early_at IS NOT NULL THEN
+      PERFORM {{ schema }}._timer_set(p_lane, p_channel, v_survey.early_at, NULL);
+    END IF;
     IF v_survey.release_at > v_now THEN
       -- Kept even if nothing waits now: it is all that is known of the last release.
       PERFORM {{ schema }}._timer_set(p_lane, p_channel, v_survey.release_at, v_survey.released_at);
+      v_room := 0;
+    ELSIF v_survey.is_flooded THEN
       v_room := 0;
     ELSE
       -- As many as were overtaken make room for those that overtook them: the last ones of the order.
@@ -142,15 +151,20 @@ BEGIN
   IF v_tidy OR v_more AND cardinality(v_released) = p_max AND v_room > p_max THEN
     INSERT INTO {{ schema }}.wake (lane, channel) VALUES (p_lane, p_channel);
   ELSIF cardinality(v_released) < v_room OR v_doubt THEN
-    -- A row was passed by, or the end of something that is out may have looked for a waiting message before this one waits (_place_freed).
-    IF COALESCE((SELECT true FROM {{ schema }}.message m
-                  WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel AND m.dequeue_at <= v_now LIMIT 1), false) THEN
-      PERFORM {{ schema }}._timer_set(p_lane, p_channel, v_now + c_look, NULL);
+    -- A row was passed by, or the end of something that is out may have looked for a waiting message before this one waits (_place_freed). One
+    -- without a timer was due once: it is early only because the clock was set back.
+    SELECT min(x.dequeue_at) INTO v_left_at
+      FROM (SELECT m.dequeue_at, m.timer_at FROM {{ schema }}.message m
+             WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
+             ORDER BY m.dequeue_at, m.id LIMIT 100) x
+     WHERE x.dequeue_at <= v_now OR x.timer_at IS NULL;
+    IF v_left_at IS NOT NULL THEN
+      PERFORM {{ schema }}._timer_set(p_lane, p_channel, GREATEST(v_left_at, v_now + c_look), NULL);
     END IF;
   END IF;
   RETURN v_released;
 END
 $function$;
-COMMENT ON FUNCTION {{ schema }}._channel_advance(bigint, text, timestamptz, integer) IS
+COMMENT ON FUNCTION {{ schema }}._channel_advance(bigint, text, timestamptz, bigint[], integer) IS
 'Makes ready what the channel''s policy allows now, at most p_max messages, and takes back what it does not allow, as many; returns the ids of what became ready.
-p_released_at is the newest time of release among the wakes that the caller removed. The caller holds the lane''s mutex. With p_max = 1 nothing else is touched, and if nothing is returned the caller has to undo it.';
+p_released_at is the newest time of release among the wakes that the caller removed, p_over_ids are messages of the channel whose lock may be over. The caller holds the lane''s mutex. With p_max = 1 nothing else is touched, and if nothing is returned the caller has to undo it.';

@@ -1,4 +1,4 @@
-CREATE OR REPLACE FUNCTION {{ schema }}._channel_offer(p_lane bigint, p_channel text, p_due_ids bigint[], OUT offered bigint[], OUT is_busy boolean, OUT release_at timestamptz)
+CREATE OR REPLACE FUNCTION {{ schema }}._channel_offer(p_lane bigint, p_channel text, p_over_ids bigint[], OUT offered bigint, OUT is_busy boolean, OUT is_limited boolean, OUT release_at timestamptz)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
@@ -6,74 +6,87 @@ AS $function$
 --
 -- If there is nothing to be had, wakes that brought the caller here are deleted; that needs no mutex and holds up nobody. They were visible before
 -- what they announce was looked at. If nothing waits, whatever will wait comes with a wake of its own. If the channel is at its limit and no
--- transaction has its hands on what is out, each end of that sees what waits (_place_freed).
+-- transaction has its hands on what is out, each end of that sees what waits (_place_freed). They are kept if they, or what would replace them, say
+-- more than that: others do not see what is set here.
 DECLARE
   v_now    timestamptz := {{ schema }}._clock();
   v_wakes  tid[];
   v_policy {{ schema }}._policy_in_force;
   v_survey record;
 BEGIN
-  offered := ARRAY[]::bigint[];
   is_busy := false;
   v_wakes := ARRAY ((SELECT w.ctid FROM {{ schema }}.wake w WHERE w.at IS NULL AND w.lane = p_lane AND w.channel = p_channel LIMIT 1000)
                     UNION ALL
                     (SELECT w.ctid FROM {{ schema }}.wake w
                       WHERE (w.at IS NOT NULL OR w.released_at IS NOT NULL) AND w.lane = p_lane AND w.channel = p_channel AND w.at <= v_now LIMIT 1000));
+  -- Later than the wakes: what they announce is due by now, unless the clock was set back.
+  v_now := {{ schema }}._clock();
   IF p_lane <> 0 THEN
     SELECT p.* INTO v_policy FROM {{ schema }}._policy_in_force p WHERE p.channel = p_channel;
   END IF;
 
-  IF v_policy.id IS NULL THEN
-    IF p_lane <> 0 THEN
-      p_due_ids := p_due_ids || ARRAY (SELECT m.id FROM {{ schema }}.message m
-                                        WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel AND m.dequeue_at <= v_now
-                                        ORDER BY m.dequeue_at, m.id LIMIT 100);
-    END IF;
-    is_busy := cardinality(p_due_ids) > 0;
+  is_limited := v_policy.id IS NOT NULL;
+  IF NOT is_limited THEN
+    SELECT o.offered, o.is_busy INTO offered, is_busy FROM {{ schema }}._message_offer(p_lane, p_channel, p_over_ids, v_now) o;
     IF is_busy THEN
-      WITH moved AS (
-        UPDATE {{ schema }}.message m
-           SET status = 'READY', policy_id = NULL, timer_at = NULL
-         WHERE m.id = ANY (ARRAY (
-                 SELECT x.id FROM {{ schema }}.message x
-                  WHERE x.id = ANY (p_due_ids)
-                    AND (x.timer_at <= v_now OR x.status = 'WAITING' AND x.timer_at IS NULL AND x.dequeue_at <= v_now)
-                    -- One that is ready already goes first if it sorts before it.
-                    AND COALESCE((x.dequeue_at, x.id) < (SELECT r.dequeue_at, r.id FROM {{ schema }}.message r
-                                                          WHERE r.status = 'READY' AND r.lane = p_lane ORDER BY r.dequeue_at, r.id LIMIT 1), true)
-                  ORDER BY x.dequeue_at, x.id LIMIT 1
-                    FOR NO KEY UPDATE SKIP LOCKED))
-        RETURNING m.id
-      )
-      SELECT COALESCE(array_agg(m.id), ARRAY[]::bigint[]) INTO offered FROM moved m;
       RETURN;
     END IF;
+  ELSIF v_policy.max_concurrency = 0 THEN
+    -- Nothing can be had. What is ready is foreign, and what knows of the last release stays.
+    IF COALESCE((SELECT true FROM {{ schema }}.message m WHERE m.status = 'READY' AND m.lane = p_lane AND m.channel = p_channel LIMIT 1), false) THEN
+      RETURN;
+    END IF;
+    v_wakes := ARRAY (SELECT w.ctid FROM {{ schema }}.wake w WHERE w.ctid = ANY (v_wakes) AND w.released_at IS NULL);
   ELSE
-    v_survey := {{ schema }}._channel_survey(p_lane, v_policy, NULL, v_now);
-    IF v_survey.next_status IS NULL THEN
-      offered := v_survey.ready_ids;
-    ELSIF v_survey.release_at > v_now THEN
-      release_at := v_survey.release_at;
-    ELSIF v_policy.max_concurrency IS DISTINCT FROM 0 AND (v_survey.room > 0 OR v_survey.num_expired > 0 OR v_survey.room = 0 AND v_survey.ready_ids <> '{}') THEN
-      offered := CASE WHEN v_survey.is_next_held OR v_survey.suspect_ids <> '{}' THEN {{ schema }}._channel_try_release(p_lane, p_channel)
-                      ELSE {{ schema }}._channel_release(p_lane, p_channel) END;
-      is_busy := offered = '{}';
-      IF is_busy THEN
-        offered := v_survey.ready_ids;
+    v_survey := {{ schema }}._channel_survey(p_lane, v_policy, NULL, v_now, p_over_ids);
+    -- First what is ready and sorts before what could be released, then that, then anything that is ready: what sorts before it is in others' hands.
+    FOR v_step IN 1 .. 3 LOOP
+      IF v_step <> 2 AND v_survey.ready_ids <> '{}' THEN
+        -- One after the other until one is had: a sort would hold them all.
+        SELECT h.id INTO offered
+          FROM unnest(v_survey.ready_ids) AS u (id), LATERAL (
+            SELECT m.id FROM {{ schema }}.message m
+             WHERE m.status = 'READY' AND m.id = u.id
+               AND (v_step = 3 OR v_survey.next_status IS NULL OR (m.dequeue_at, m.id) < (v_survey.next_at, v_survey.next_id))
+               FOR NO KEY UPDATE SKIP LOCKED) h
+         LIMIT 1;
+        is_busy := true;
+      ELSIF v_step = 2 AND v_survey.next_status IS NOT NULL AND (v_survey.release_at > v_now) IS NOT TRUE
+            AND (v_survey.room > 0 OR v_survey.over_ids <> '{}' OR v_survey.room = 0 AND v_survey.ready_ids <> '{}') THEN
+        -- Does it depend on rows that are perhaps in others' hands?
+        IF v_survey.is_next_held OR v_survey.suspect_ids <> '{}'
+           OR v_survey.is_ending AND (v_survey.room <= 0 OR v_survey.ready_ids <> '{}') THEN
+          offered := {{ schema }}._channel_try_release(p_lane, p_channel, p_over_ids);
+        ELSE
+          offered := {{ schema }}._channel_release(p_lane, p_channel, p_over_ids);
+        END IF;
+        is_busy := true;
       END IF;
+      IF offered IS NOT NULL THEN
+        RETURN;
+      END IF;
+    END LOOP;
+    IF v_survey.next_status IS NOT NULL AND v_survey.release_at > v_now THEN
+      release_at := v_survey.release_at;
+    END IF;
+    IF is_busy OR v_survey.early_at IS NOT NULL OR v_survey.num_foreign > 0 OR v_survey.is_ending THEN
       RETURN;
     END IF;
-    IF offered <> '{}' OR v_survey.is_ending OR v_survey.num_foreign > 0 THEN
-      RETURN;
+    IF v_survey.release_at > v_now THEN
+      -- The wakes may be all that is known of the last release, to us or, if the timer is ours, to others.
+      IF NOT COALESCE((SELECT true FROM {{ schema }}.wake w
+                        WHERE (w.at IS NOT NULL OR w.released_at IS NOT NULL) AND w.lane = p_lane AND w.channel = p_channel
+                          AND w.at = v_survey.release_at AND w.released_at = v_survey.released_at
+                          AND w.xmin <> COALESCE(pg_current_xact_id_if_assigned()::xid, '0'::xid) LIMIT 1), false) THEN
+        PERFORM {{ schema }}._timer_set(p_lane, p_channel, v_survey.release_at, v_survey.released_at);
+        RETURN;
+      END IF;
     END IF;
   END IF;
   DELETE FROM {{ schema }}.wake w
    WHERE w.ctid = ANY (ARRAY (SELECT x.ctid FROM {{ schema }}.wake x WHERE x.ctid = ANY (v_wakes) FOR UPDATE SKIP LOCKED));
-  IF release_at IS NOT NULL THEN
-    PERFORM {{ schema }}._timer_set(p_lane, p_channel, release_at, v_survey.released_at);
-  END IF;
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}._channel_offer(bigint, text, bigint[]) IS
-'What the caller may take when it is the channel''s turn, in the order of preference: a message that was made ready for it, or those that the policy has released; of a channel without a policy, those that are ready and go first are not named.
-p_due_ids: messages of the channel whose delay or lock is over, as far as known. is_busy: something is in another transaction''s hands; release_at: when the channel''s release interval ends, if something waits for that.';
+'The message that the caller may take when it is the channel''s turn, made ready for it or held; none if none is to be had or, in a channel without a policy, nothing of it is due.
+p_over_ids: messages of the channel whose delay or lock is over, as far as known. is_busy: there is something, and if nothing is offered it is in another transaction''s hands; is_limited: the channel has a policy; release_at: when the channel''s release interval ends, if something waits for that.';

@@ -1,8 +1,8 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._channel_survey(
-  p_lane bigint, p_policy {{ schema }}._policy_in_force, p_released_at timestamptz, p_now timestamptz,
-  OUT room bigint, OUT num_due integer, OUT num_expired integer, OUT num_foreign integer, OUT num_overtaking integer,
-  OUT ready_ids bigint[], OUT suspect_ids bigint[], OUT is_ending boolean, OUT released_at timestamptz, OUT release_at timestamptz,
-  OUT next_status {{ schema }}.message_status, OUT is_next_held boolean)
+  p_lane bigint, p_policy {{ schema }}._policy_in_force, p_released_at timestamptz, p_now timestamptz, p_over_ids bigint[],
+  OUT room bigint, OUT num_due integer, OUT num_foreign integer, OUT num_overtaking integer, OUT over_ids bigint[], OUT ready_ids bigint[],
+  OUT suspect_ids bigint[], OUT is_flooded boolean, OUT is_ending boolean, OUT released_at timestamptz, OUT release_at timestamptz, OUT early_at timestamptz,
+  OUT next_status {{ schema }}.message_status, OUT next_at timestamptz, OUT next_id bigint, OUT is_next_held boolean)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
@@ -14,25 +14,24 @@ AS $function$
 -- A row version whose xmax is another's (an update leaves the lock that it came with: xmax = xmin) is being updated, deleted or locked by a
 -- transaction that is not over, or was by one that rolled back: it may end without seeing what this transaction does.
 --
--- The ready ones are read from the first of the order on, the limit and c_ahead more: what this policy released, and what was taken without
--- it, was the first then, and can have before it only what was created later, with an older time, by transactions that did not see the policy.
+-- Of the ready ones the limit and c_ahead more are read. If there are more, suspects may be among those that were not.
 DECLARE
   c_batch CONSTANT integer := 200;
   c_ahead CONSTANT integer := 1000;
-  v_cap   integer := LEAST(COALESCE(p_policy.max_concurrency, 200), 2147480000) + 1;
+  v_cap   integer := LEAST(COALESCE(p_policy.max_concurrency, c_batch), 2147480000) + 1;
   v_out   bigint;
+  v_ready bigint;
 BEGIN
-  SELECT l.num + r.num_own, d.num, l.num_expired, r.num_foreign, o.num, COALESCE(r.ready_ids, '{}'), COALESCE(r.suspect_ids, '{}'),
+  SELECT l.num + r.num_own, r.num, d.num, r.num - r.num_own, o.num, COALESCE(r.ready_ids, '{}'), COALESCE(r.suspect_ids, '{}'),
          COALESCE(l.is_held AND p_policy.max_concurrency IS NOT NULL, false) OR COALESCE(r.is_held, false), GREATEST(p_released_at, w.released_at),
-         COALESCE(d.is_held, false)
-    INTO v_out, num_due, num_expired, num_foreign, num_overtaking, ready_ids, suspect_ids, is_ending, released_at, is_next_held
-    FROM (SELECT count(*) AS num, count(*) FILTER (WHERE x.unlock_at <= p_now) AS num_expired,
-                 bool_or(x.xmax <> 0 AND x.xmax <> x.xmin) AS is_held
-            FROM (SELECT m.unlock_at, m.xmin, m.xmax FROM {{ schema }}.message m
+         COALESCE(d.is_held, false), f.early_at
+    INTO v_out, v_ready, num_due, num_foreign, num_overtaking, ready_ids, suspect_ids, is_ending, released_at, is_next_held, early_at
+    FROM (SELECT count(*) AS num, bool_or(x.xmax <> 0 AND x.xmax <> x.xmin) AS is_held
+            FROM (SELECT m.xmin, m.xmax FROM {{ schema }}.message m
                    WHERE m.status = 'LOCKED' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel
                    LIMIT v_cap + c_batch) x) l,
-         (SELECT count(*) FILTER (WHERE x.is_own) AS num_own,
-                 count(*) FILTER (WHERE NOT x.is_own) AS num_foreign,
+         (SELECT count(*) AS num,
+                 count(*) FILTER (WHERE x.is_own) AS num_own,
                  array_agg(x.id ORDER BY x.dequeue_at, x.id) FILTER (WHERE x.is_own) AS ready_ids,
                  array_agg(x.id) FILTER (WHERE x.is_held AND NOT x.is_own) AS suspect_ids,
                  bool_or(x.is_held AND x.is_own) AS is_held
@@ -49,38 +48,46 @@ BEGIN
                          SELECT FROM {{ schema }}.message m
                           WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel
                             AND m.dequeue_at <= p_now AND (m.dequeue_at, m.id) < (last.dequeue_at, last.id)
-                          LIMIT 200) x
+                          LIMIT c_batch) x
                    WHERE last.id = r.ready_ids[cardinality(r.ready_ids)]) o,
+         (SELECT min(x.dequeue_at) FILTER (WHERE x.timer_at IS NULL) AS early_at
+            FROM (SELECT m.dequeue_at, m.timer_at FROM {{ schema }}.message m
+                   WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel AND m.dequeue_at > p_now
+                   ORDER BY m.dequeue_at, m.id LIMIT 100) x) f,
          (SELECT max(x.released_at) AS released_at FROM {{ schema }}.wake x
            WHERE (x.at IS NOT NULL OR x.released_at IS NOT NULL) AND x.lane = p_lane AND x.channel = p_policy.channel) w;
 
+  is_flooded := v_ready = v_cap + c_ahead;
   room := COALESCE(p_policy.max_concurrency, 2147483647) - v_out;
   IF p_policy.release_interval_ms > 0 THEN
     release_at := released_at + p_policy.release_interval_ms * interval '1 ms';
   END IF;
+  over_ids := CASE WHEN p_over_ids = '{}' THEN p_over_ids
+                   ELSE ARRAY (SELECT m.id FROM unnest(p_over_ids) AS u (id), LATERAL (
+                                 SELECT x.id, x.dequeue_at FROM {{ schema }}.message x
+                                  WHERE x.id = u.id AND x.status = 'LOCKED' AND x.unlock_at <= p_now LIMIT 1) m
+                                ORDER BY m.dequeue_at, m.id) END;
 
   -- Only if there is something to compare: as a rule the one that waits first is the next.
-  IF num_expired > 0 OR num_foreign > 0 OR cardinality(ready_ids) > 0 AND num_due > 0 THEN
-    SELECT n.status, n.is_held INTO next_status, is_next_held
+  IF over_ids <> '{}' OR num_foreign > 0 OR ready_ids <> '{}' AND num_due > 0 THEN
+    SELECT n.status, n.dequeue_at, n.id, n.is_held INTO next_status, next_at, next_id, is_next_held
       FROM ((SELECT m.status, m.dequeue_at, m.id, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held FROM {{ schema }}.message m
               WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel AND m.dequeue_at <= p_now
               ORDER BY m.dequeue_at, m.id LIMIT 1)
             UNION ALL
             (SELECT m.status, m.dequeue_at, m.id, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held FROM {{ schema }}.message m
-              WHERE m.status = 'LOCKED' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel AND m.unlock_at <= p_now
-              ORDER BY m.dequeue_at, m.id LIMIT 1)
+              WHERE m.id = over_ids[1] AND m.status = 'LOCKED')
             UNION ALL
             (SELECT m.status, m.dequeue_at, m.id, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held FROM {{ schema }}.message m
               WHERE m.status = 'READY' AND m.lane = p_lane AND m.channel = p_policy.channel AND m.policy_id IS DISTINCT FROM p_policy.id
                 AND num_foreign > 0
               ORDER BY m.dequeue_at, m.id LIMIT 1)) n
-     WHERE COALESCE((n.dequeue_at, n.id) < (SELECT x.dequeue_at, x.id FROM {{ schema }}.message x WHERE x.id = ready_ids[1]), true)
      ORDER BY n.dequeue_at, n.id LIMIT 1;
   ELSIF num_due > 0 THEN
     next_status := 'WAITING';
   END IF;
 END
 $function$;
-COMMENT ON FUNCTION {{ schema }}._channel_survey(bigint, {{ schema }}._policy_in_force, timestamptz, timestamptz) IS
-'What a channel has out, and what could come next. p_policy is the policy in force, p_released_at the last release that the caller knows of, p_now the time.
-room: how many more may be out, negative if too many are. num_due: how many wait and are due, two at most. num_expired: how many locks are over, as far as looked. num_foreign: ready, but released by another version of the policy or by none. num_overtaking: wait, due, although they sort before something ready. ready_ids: released by this policy, in order. suspect_ids: foreign, and perhaps in another transaction''s hands. is_ending: so is something that is out. release_at: when the interval ends. next_status: the status of the message that would be the next to release; NULL if there is none, or if a ready one sorts before it; is_next_held: it is perhaps in another transaction''s hands.';
+COMMENT ON FUNCTION {{ schema }}._channel_survey(bigint, {{ schema }}._policy_in_force, timestamptz, timestamptz, bigint[]) IS
+'What a channel has out, and what could come next. p_policy is the policy in force, p_released_at the last release that the caller knows of, p_now the time, p_over_ids messages of the channel whose lock may be over.
+room: how many more may be out, negative if too many are. num_due: how many wait and are due, two at most. num_foreign: ready, but released by another version of the policy or by none. num_overtaking: wait, due, although they sort before something ready. over_ids: those of p_over_ids whose lock is over, in order. ready_ids: released by this policy, in order. suspect_ids: foreign, and perhaps in another transaction''s hands. is_flooded: there are too many to know all suspects. is_ending: something that is out is in another''s hands. release_at: when the interval ends. early_at: when something is due that was due before, as the clock was set back; it has no timer. next_status: the status of the message that would be the next to release, NULL if there is none; next_at, next_id: its place, if others are ready; is_next_held: it is perhaps in another transaction''s hands.';

@@ -1,20 +1,20 @@
-CREATE OR REPLACE FUNCTION {{ schema }}._channel_try_release(p_lane bigint, p_channel text)
-RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{ schema }}._channel_try_release(p_lane bigint, p_channel text, p_over_ids bigint[])
+RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 -- Not always so, since what a subtransaction has changed costs a multixact when the transaction changes it again.
 DECLARE
-  v_released bigint[];
+  v_released bigint;
 BEGIN
-  v_released := {{ schema }}._channel_release(p_lane, p_channel);
-  IF v_released = '{}' THEN
+  v_released := {{ schema }}._channel_release(p_lane, p_channel, p_over_ids);
+  IF v_released IS NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'PYUND';
   END IF;
   RETURN v_released;
 EXCEPTION WHEN SQLSTATE 'PYUND' THEN
-  RETURN ARRAY[]::bigint[];
+  RETURN NULL;
 END
 $function$;
-COMMENT ON FUNCTION {{ schema }}._channel_try_release(bigint, text) IS
+COMMENT ON FUNCTION {{ schema }}._channel_try_release(bigint, text, bigint[]) IS
 'As _channel_release; but if nothing is released all is undone, the mutex included: the transaction may stay open, and would hold up a channel of which it has nothing.';

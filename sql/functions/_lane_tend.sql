@@ -13,14 +13,19 @@ BEGIN
     RETURN;
   END IF;
   FOR v_channel IN
-    WITH gone AS (
+    -- A wake that another transaction holds is one that a dequeue found to be of no use at that time; it may be of use now.
+    WITH due AS MATERIALIZED (
+      SELECT x.ctid, x.channel FROM {{ schema }}.wake x WHERE x.at IS NULL AND x.lane = p_lane LIMIT 1000
+    ), gone AS (
       DELETE FROM {{ schema }}.wake w
-       WHERE w.ctid = ANY (ARRAY (SELECT x.ctid FROM {{ schema }}.wake x WHERE x.at IS NULL AND x.lane = p_lane LIMIT 1000 FOR UPDATE SKIP LOCKED))
+       WHERE w.ctid = ANY (ARRAY (SELECT x.ctid FROM {{ schema }}.wake x WHERE x.ctid = ANY (ARRAY (SELECT d.ctid FROM due d)) FOR UPDATE SKIP LOCKED))
       RETURNING w.channel, w.released_at
     )
-    SELECT g.channel, max(g.released_at) AS released_at FROM gone g GROUP BY g.channel
+    SELECT u.channel, max(u.released_at) AS released_at
+      FROM (SELECT g.channel, g.released_at FROM gone g UNION ALL SELECT d.channel, NULL FROM due d) u
+     GROUP BY u.channel
   LOOP
-    PERFORM {{ schema }}._channel_advance(p_lane, v_channel.channel, v_channel.released_at, c_batch);
+    PERFORM {{ schema }}._channel_advance(p_lane, v_channel.channel, v_channel.released_at, ARRAY[]::bigint[], c_batch);
   END LOOP;
 END
 $function$;

@@ -1,6 +1,6 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._take_in_turn(
   p_served bigint, p_max_messages integer, p_lock_ms bigint, p_window integer,
-  OUT messages {{ schema }}.dequeued[], OUT is_busy boolean, OUT release_at timestamptz, OUT limited_lanes bigint[])
+  OUT taken_ids bigint[], OUT are_unlocked boolean[], OUT is_busy boolean, OUT release_at timestamptz, OUT limited_lanes bigint[])
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
@@ -19,10 +19,10 @@ DECLARE
   v_first   record;
   v_offer   record;
   v_taken   record;
-  v_ids     bigint[];
+  v_id      bigint;
   v_missing integer := p_max_messages;
 BEGIN
-  messages := '{}';
+  taken_ids := '{}';
   is_busy := false;
   limited_lanes := '{}';
   LOOP
@@ -30,15 +30,15 @@ BEGIN
                        WHERE v_from = p_served OR (n.lane <= p_served, n.lane) > (v_from <= p_served, v_from));
     v_last := CASE WHEN cardinality(v_lanes) = v_num THEN v_lanes[v_num] ELSE p_served END;
     FOR v_turn IN
-      SELECT t.lane, t.channel, t.message_ids, t.lane <= p_served FROM {{ schema }}._turns_due(v_from, v_last, p_window) t
+      SELECT t.lane, t.channel, t.message_ids, t.lane <= p_served FROM {{ schema }}._turns_due(v_from, v_last, p_window, taken_ids) t
       UNION ALL
       SELECT u.lane, NULL, NULL, u.lane <= p_served FROM unnest(v_lanes) AS u (lane)
       ORDER BY 4, 1, 2 NULLS LAST
     LOOP
-      v_ids := NULL;
+      -- It had its turn already, or is known to have nothing.
+      CONTINUE WHEN v_turn.lane = v_lane OR v_turn.lane = ANY (limited_lanes);
+      v_id := NULL;
       IF v_turn.channel IS NULL THEN
-        -- It had its turn already, if something due of it was taken.
-        CONTINUE WHEN v_turn.lane = v_lane;
         -- Looked at first and then held: a message that its channel's policy did not release stays untouched.
         SELECT m.channel, COALESCE((SELECT p.id IS DISTINCT FROM m.policy_id FROM {{ schema }}._policy_in_force p
                                      WHERE p.channel = m.channel AND m.lane <> 0 LIMIT 1), false) AS is_limited INTO v_first
@@ -47,7 +47,6 @@ BEGIN
          ORDER BY m.dequeue_at, m.id LIMIT 1;
         CONTINUE WHEN NOT FOUND;
         IF v_first.is_limited THEN
-          limited_lanes := limited_lanes || v_turn.lane;
           v_turn.channel := v_first.channel;
         END IF;
       END IF;
@@ -55,26 +54,32 @@ BEGIN
         v_offer := {{ schema }}._channel_offer(v_turn.lane, v_turn.channel, v_turn.message_ids);
         is_busy := is_busy OR v_offer.is_busy;
         release_at := LEAST(release_at, v_offer.release_at);
-        CONTINUE WHEN v_offer.offered = '{}';
-        v_ids := v_offer.offered;
+        IF v_offer.offered IS NULL THEN
+          IF v_offer.is_limited THEN
+            limited_lanes := limited_lanes || v_turn.lane;
+          END IF;
+          CONTINUE;
+        END IF;
+        v_id := v_offer.offered;
       END IF;
-      v_taken := {{ schema }}._take_one(v_turn.lane - 1, v_turn.lane, v_ids, p_lock_ms);
+      v_taken := {{ schema }}._take_one(v_turn.lane - 1, v_turn.lane, v_id, p_lock_ms);
       IF (v_taken.message).id IS NULL THEN
         is_busy := true;
         CONTINUE;
       END IF;
       v_lane := v_turn.lane;
-      messages := messages || v_taken.message;
+      taken_ids := taken_ids || (v_taken.message).id;
+      are_unlocked := are_unlocked || (v_taken.message).is_unlocked;
       PERFORM setval($regclass${{ schema }}.rotation$regclass$, v_lane);
-      IF cardinality(messages) = p_max_messages THEN
+      IF cardinality(taken_ids) = p_max_messages THEN
         RETURN;
       END IF;
     END LOOP;
     v_from := v_last;
     v_num := LEAST(v_num * 8, 10000);
     IF v_last = p_served THEN
-      EXIT WHEN cardinality(messages) = p_max_messages - v_missing;
-      v_missing := p_max_messages - cardinality(messages);
+      EXIT WHEN cardinality(taken_ids) = p_max_messages - v_missing;
+      v_missing := p_max_messages - cardinality(taken_ids);
       v_num := LEAST(v_missing, 10000);
       v_lane := NULL;
     END IF;
@@ -83,4 +88,4 @@ END
 $function$;
 COMMENT ON FUNCTION {{ schema }}._take_in_turn(bigint, integer, bigint, integer) IS
 'Takes up to p_max_messages, those whose turn it is after the lane p_served, made ready for it if need be; none if none is to be had.
-p_lock_ms as of _take_one, p_window as of _turns_due. is_busy: something is in another transaction''s hands; release_at: the first end of a release interval that something waits for; limited_lanes: those that have ready messages of which the policy in force did not release the first.';
+p_lock_ms as of _take_one, p_window as of _turns_due. is_busy: something is in another transaction''s hands; release_at: the first end of a release interval that something waits for; limited_lanes: those that have nothing to be had now, because of a policy. The ids of what it took come in the order of turns, are_unlocked with them; not the rows, since an array takes no more than 1 GB.';

@@ -13,9 +13,17 @@ DECLARE
   v_taken  record;
 BEGIN
   LOOP
-    WITH turn AS MATERIALIZED (
-      SELECT n.lane, n.position, count(*) OVER () AS num_lanes
-        FROM {{ schema }}._lanes_next(v_served, v_wanted) WITH ORDINALITY AS n (lane, position)
+    -- Lanes whose first message is not released by the policy in force are left alone, as in _take_one.
+    WITH lane AS MATERIALIZED (
+      SELECT n.lane, n.position, f.channel,
+             n.lane <> 0 AND COALESCE((SELECT p.id IS DISTINCT FROM f.policy_id FROM {{ schema }}._policy_in_force p WHERE p.channel = f.channel LIMIT 1), false) AS is_foreign
+        FROM {{ schema }}._lanes_next(v_served, v_wanted) WITH ORDINALITY AS n (lane, position), LATERAL (
+             SELECT m.channel, m.policy_id FROM {{ schema }}.message m
+              WHERE m.status = 'READY' AND m.lane = n.lane ORDER BY m.dequeue_at, m.id LIMIT 1) f
+    ), woken AS (
+      INSERT INTO {{ schema }}.wake (lane, channel) SELECT l.lane, l.channel FROM lane l WHERE l.is_foreign
+    ), turn AS MATERIALIZED (
+      SELECT l.lane, row_number() OVER (ORDER BY l.position) AS position, count(*) OVER () AS num_lanes FROM lane l WHERE NOT l.is_foreign
     )
     SELECT array_agg(h.id) AS ids, array_agg(t.lane) AS lanes, array_agg(t.position) AS positions, array_agg(h.channel) AS channels,
            array_agg(h.policy_id) AS policy_ids, array_agg(h.dequeue_at) AS dequeue_ats, array_agg(h.is_unlocked) AS are_unlocked
@@ -24,6 +32,7 @@ BEGIN
         SELECT m.id, m.channel, m.policy_id, m.dequeue_at, m.unlock_at IS NOT NULL AS is_unlocked
           FROM {{ schema }}.message m
          WHERE m.status = 'READY' AND m.lane = t.lane
+           AND (m.lane = 0 OR COALESCE((SELECT p.id IS NOT DISTINCT FROM m.policy_id FROM {{ schema }}._policy_in_force p WHERE p.channel = m.channel LIMIT 1), true))
          ORDER BY m.dequeue_at, m.id LIMIT v_wanted / t.num_lanes + CASE WHEN t.position <= v_wanted % t.num_lanes THEN 1 ELSE 0 END
            FOR NO KEY UPDATE SKIP LOCKED) h;
     EXIT WHEN v_held.ids IS NULL;

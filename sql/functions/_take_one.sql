@@ -1,4 +1,4 @@
-CREATE OR REPLACE FUNCTION {{ schema }}._take_one(p_after bigint, p_last bigint, p_ids bigint[], p_lock_ms bigint, OUT lane bigint, OUT message {{ schema }}.dequeued)
+CREATE OR REPLACE FUNCTION {{ schema }}._take_one(p_after bigint, p_last bigint, p_id bigint, p_lock_ms bigint, OUT lane bigint, OUT message {{ schema }}.dequeued)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
@@ -7,23 +7,34 @@ DECLARE
   v_next   record;
   v_policy {{ schema }}._policy_in_force;
 BEGIN
-  IF p_ids IS NULL THEN
-    SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_next
-      FROM {{ schema }}.message m
-     WHERE m.status = 'READY' AND m.lane > p_after AND m.lane <= p_last
-     ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
-       FOR NO KEY UPDATE SKIP LOCKED;
+  IF p_id IS NULL THEN
+    -- Looked at before anything is held: what the policy in force did not release stays as it is. If the first is of that kind, so may be many.
+    SELECT h.*, f.is_foreign, f.lane AS first_lane, f.channel AS first_channel INTO v_next
+      FROM (SELECT m.lane, m.channel,
+                   m.lane <> 0 AND COALESCE((SELECT p.id IS DISTINCT FROM m.policy_id FROM {{ schema }}._policy_in_force p WHERE p.channel = m.channel LIMIT 1), false) AS is_foreign
+              FROM {{ schema }}.message m
+             WHERE m.status = 'READY' AND m.lane > p_after AND m.lane <= p_last
+             ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1) f
+      LEFT JOIN LATERAL (
+           SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at
+             FROM {{ schema }}.message m
+            WHERE NOT f.is_foreign AND m.status = 'READY' AND m.lane > p_after AND m.lane <= p_last
+              AND (m.lane = 0 OR COALESCE((SELECT p.id IS NOT DISTINCT FROM m.policy_id FROM {{ schema }}._policy_in_force p WHERE p.channel = m.channel LIMIT 1), true))
+            ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
+              FOR NO KEY UPDATE SKIP LOCKED) h ON true;
   ELSE
-    -- One after the other until one is had: a sort would hold them all.
-    SELECT h.* INTO v_next
-      FROM unnest(p_ids) AS u (id), LATERAL (
-        SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at
-          FROM {{ schema }}.message m
-         WHERE m.status = 'READY' AND m.id = u.id
-           FOR NO KEY UPDATE SKIP LOCKED) h
-     LIMIT 1;
+    SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at, false AS is_foreign, m.lane AS first_lane, m.channel AS first_channel INTO v_next
+      FROM {{ schema }}.message m
+     WHERE m.status = 'READY' AND m.id = p_id
+       FOR NO KEY UPDATE SKIP LOCKED;
   END IF;
-  IF NOT FOUND THEN
+  IF v_next.is_foreign THEN
+    -- The wake has it put back.
+    INSERT INTO {{ schema }}.wake (lane, channel) VALUES (v_next.first_lane, v_next.first_channel);
+    lane := v_next.first_lane;
+    RETURN;
+  END IF;
+  IF v_next.id IS NULL THEN
     RETURN;
   END IF;
   lane := v_next.lane;
@@ -32,7 +43,7 @@ BEGIN
   IF v_next.lane <> 0 THEN
     SELECT p.* INTO v_policy FROM {{ schema }}._policy_in_force p WHERE p.channel = v_next.channel;
     IF FOUND AND v_next.policy_id IS DISTINCT FROM v_policy.id THEN
-      -- Not to be taken: it became ready without a look at this policy. The wake has it put back, and others look before they hold one.
+      -- It was not, a moment ago.
       INSERT INTO {{ schema }}.wake (lane, channel) VALUES (v_next.lane, v_next.channel);
       RETURN;
     END IF;
@@ -54,6 +65,6 @@ BEGIN
   END IF;
 END
 $function$;
-COMMENT ON FUNCTION {{ schema }}._take_one(bigint, bigint, bigint[], bigint) IS
-'Locks a message and returns it: the first ready one of the first lane after p_after and up to p_last that has one to be had, or if p_ids is given the first of those.
+COMMENT ON FUNCTION {{ schema }}._take_one(bigint, bigint, bigint, bigint) IS
+'Locks a message and returns it: the first ready one of the first lane after p_after and up to p_last that has one to be had, or if it is given p_id.
 p_lock_ms replaces the message''s own lock time unless NULL. lane without a message: the first of that lane is not released by the policy in force.';

@@ -19,6 +19,10 @@ BEGIN
        WHERE m.id = ANY (ARRAY (
                SELECT x.id FROM {{ schema }}.message x
                 WHERE x.timer_at <= v_now
+                -- As in _message_offer: not to be taken without a policy while another acts on one.
+                AND (x.lane = 0
+                     OR COALESCE((SELECT true FROM {{ schema }}._policy_in_force p WHERE p.channel = x.channel LIMIT 1), false)
+                     OR pg_try_advisory_xact_lock_shared($regclass${{ schema }}.wake$regclass$::regclass::oid::integer, hashint8(x.lane)))
                 ORDER BY x.timer_at LIMIT p_budget * 4
                   FOR NO KEY UPDATE SKIP LOCKED))
       RETURNING m.lane, m.channel, m.status

@@ -4,11 +4,14 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  INSERT INTO {{ schema }}.wake (lane, channel, at, released_at)
-  SELECT p_lane, p_channel, p_at, p_released_at
-   WHERE NOT EXISTS (SELECT FROM {{ schema }}.wake w
-                      WHERE (w.at IS NOT NULL OR w.released_at IS NOT NULL) AND w.lane = p_lane AND w.channel = p_channel
-                        AND w.at <= p_at AND (p_released_at IS NULL OR w.released_at = p_released_at));
+  -- One that is there already is held, lest another transaction deletes it that does not see yet what this one wants it for.
+  PERFORM FROM {{ schema }}.wake w
+    WHERE (w.at IS NOT NULL OR w.released_at IS NOT NULL) AND w.lane = p_lane AND w.channel = p_channel
+      AND w.at <= p_at AND (p_released_at IS NULL OR w.released_at = p_released_at)
+    LIMIT 1 FOR KEY SHARE SKIP LOCKED;
+  IF NOT FOUND THEN
+    INSERT INTO {{ schema }}.wake (lane, channel, at, released_at) VALUES (p_lane, p_channel, p_at, p_released_at);
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}._timer_set(bigint, text, timestamptz, timestamptz) IS

@@ -1,32 +1,50 @@
-CREATE OR REPLACE FUNCTION {{ schema }}._turns_due(p_after bigint, p_last bigint, p_window integer)
+CREATE OR REPLACE FUNCTION {{ schema }}._turns_due(p_after bigint, p_last bigint, p_window integer, p_taken_ids bigint[])
 RETURNS TABLE (lane bigint, channel text, message_ids bigint[])
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
--- Delays, locks and timers that are over are ordered by time, not by lane. Of those, the oldest p_window are looked at and as many from
--- a random time on, so that old ones that nobody can move (their channel is paused, say) do not hide the others for ever.
+-- Delays, locks and timers that are over are ordered by time, not by lane. Of those, the oldest p_window are looked at and, if there are more, as
+-- many from a random place on, so that old ones that nobody can move (their channel is paused, say) do not hide the others for ever. Many may have
+-- the same time: those of a batch.
 DECLARE
-  v_now        timestamptz := {{ schema }}._clock();
-  v_message_at timestamptz;
-  v_wake_at    timestamptz;
+  v_now     timestamptz := {{ schema }}._clock();
+  v_message record;
+  v_wake    record;
 BEGIN
-  SELECT min(m.timer_at) + random() * (v_now - min(m.timer_at)) INTO v_message_at FROM {{ schema }}.message m WHERE m.timer_at <= v_now;
-  SELECT min(w.at) + random() * (v_now - min(w.at)) INTO v_wake_at FROM {{ schema }}.wake w WHERE w.at <= v_now;
+  SELECT NULL::timestamptz AS at, NULL::bigint AS id INTO v_message;
+  SELECT NULL::timestamptz AS at, NULL::bigint AS lane INTO v_wake;
+  IF (SELECT count(*) FROM (SELECT FROM {{ schema }}.message m WHERE m.timer_at <= v_now LIMIT p_window + 1) x) > p_window THEN
+    SELECT f.timer_at AS at, f.id + floor(random() * (l.id - f.id + 1))::bigint AS id INTO v_message
+      FROM (SELECT min(m.timer_at) + random() * (v_now - min(m.timer_at)) AS at FROM {{ schema }}.message m) r,
+           LATERAL (SELECT m.timer_at, m.id FROM {{ schema }}.message m
+                     WHERE m.timer_at >= r.at AND m.timer_at <= v_now ORDER BY m.timer_at, m.id LIMIT 1) f,
+           LATERAL (SELECT m.id FROM {{ schema }}.message m WHERE m.timer_at = f.timer_at ORDER BY m.timer_at DESC, m.id DESC LIMIT 1) l;
+  END IF;
+  IF (SELECT count(*) FROM (SELECT FROM {{ schema }}.wake w WHERE w.at <= v_now LIMIT p_window + 1) x) > p_window THEN
+    SELECT f.at, f.lane + floor(random() * (l.lane::numeric - f.lane + 1))::bigint AS lane INTO v_wake
+      FROM (SELECT min(w.at) + random() * (v_now - min(w.at)) AS at FROM {{ schema }}.wake w) r,
+           LATERAL (SELECT w.at, w.lane FROM {{ schema }}.wake w WHERE w.at >= r.at AND w.at <= v_now ORDER BY w.at, w.lane LIMIT 1) f,
+           LATERAL (SELECT w.lane FROM {{ schema }}.wake w WHERE w.at = f.at ORDER BY w.at DESC, w.lane DESC LIMIT 1) l;
+  END IF;
   RETURN QUERY
-  SELECT t.lane, t.channel, array_remove(array_agg(t.id), NULL)
-    FROM ((SELECT m.id, m.lane, m.channel FROM {{ schema }}.message m WHERE m.timer_at <= v_now ORDER BY m.timer_at LIMIT p_window)
+  SELECT t.lane, min(t.channel), array_remove(array_agg(t.id), NULL)
+    FROM ((SELECT m.id, m.lane, m.channel FROM {{ schema }}.message m
+            WHERE m.timer_at <= v_now ORDER BY m.timer_at, m.id LIMIT p_window)
           UNION ALL
-          (SELECT m.id, m.lane, m.channel FROM {{ schema }}.message m WHERE m.timer_at BETWEEN v_message_at AND v_now ORDER BY m.timer_at LIMIT p_window)
+          (SELECT m.id, m.lane, m.channel FROM {{ schema }}.message m
+            WHERE (m.timer_at, m.id) >= (v_message.at, v_message.id) AND m.timer_at <= v_now ORDER BY m.timer_at, m.id LIMIT p_window)
           UNION ALL
-          (SELECT NULL, w.lane, w.channel FROM {{ schema }}.wake w WHERE w.at <= v_now ORDER BY w.at LIMIT p_window)
+          (SELECT NULL, w.lane, w.channel FROM {{ schema }}.wake w
+            WHERE w.at <= v_now ORDER BY w.at, w.lane LIMIT p_window)
           UNION ALL
-          (SELECT NULL, w.lane, w.channel FROM {{ schema }}.wake w WHERE w.at BETWEEN v_wake_at AND v_now ORDER BY w.at LIMIT p_window)
+          (SELECT NULL, w.lane, w.channel FROM {{ schema }}.wake w
+            WHERE (w.at, w.lane) >= (v_wake.at, v_wake.lane) AND w.at <= v_now ORDER BY w.at, w.lane LIMIT p_window)
           UNION ALL
           (SELECT NULL, n.lane, n.channel FROM {{ schema }}._wakes_next(p_after, p_last, 10000) n)) t
-   WHERE (t.lane <= p_after, t.lane) <= (p_last <= p_after, p_last)
-   GROUP BY t.lane, t.channel
-   ORDER BY t.lane <= p_after, t.lane, t.channel;
+   WHERE (t.lane <= p_after, t.lane) <= (p_last <= p_after, p_last) AND (t.id <> ALL (p_taken_ids)) IS NOT FALSE
+   GROUP BY t.lane, CASE WHEN t.lane <> 0 THEN t.channel END
+   ORDER BY t.lane <= p_after, t.lane, 2;
 END
 $function$;
-COMMENT ON FUNCTION {{ schema }}._turns_due(bigint, bigint, integer) IS
-'The channels for which something is due, in rotation after the lane p_after and up to p_last (the same: all the way round), each with its messages whose delay or lock is over, as far as p_window shows them.';
+COMMENT ON FUNCTION {{ schema }}._turns_due(bigint, bigint, integer, bigint[]) IS
+'The channels for which something is due, in rotation after the lane p_after and up to p_last (the same: all the way round), each with its messages whose delay or lock is over, as far as p_window shows them and without p_taken_ids.';

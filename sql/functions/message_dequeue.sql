@@ -80,11 +80,15 @@ BEGIN
     END IF;
 
     v_taken := {{ schema }}._take_in_turn(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, 64);
-    IF v_taken.messages = '{}' THEN
+    IF v_taken.taken_ids = '{}' THEN
       v_taken := {{ schema }}._take_in_turn(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, 10000);
     END IF;
-    IF v_taken.messages <> '{}' THEN
-      RETURN QUERY SELECT u.* FROM unnest(v_taken.messages) u;
+    IF v_taken.taken_ids <> '{}' THEN
+      RETURN QUERY
+      SELECT 'MESSAGE_DEQUEUED'::{{ schema }}.dequeue_result, t.id, t.channel, t.content, t.state, t.num_attempts, u.is_unlocked, t.unlock_at, NULL::bigint
+        FROM unnest(v_taken.taken_ids, v_taken.are_unlocked) WITH ORDINALITY AS u (id, is_unlocked, n), LATERAL (
+          SELECT m.* FROM {{ schema }}.message m WHERE m.id = u.id LIMIT 1) t
+       ORDER BY u.n;
       RETURN;
     END IF;
 

@@ -72,7 +72,7 @@ CREATE INDEX message_waiting_idx ON {{ schema }}.message (lane, dequeue_at, id) 
 COMMENT ON INDEX {{ schema }}.message_waiting_idx IS 'Which message of a channel is the next to be released?';
 CREATE INDEX message_locked_idx ON {{ schema }}.message (lane) WHERE status = 'LOCKED' AND lane <> 0;
 COMMENT ON INDEX {{ schema }}.message_locked_idx IS 'How many of a channel are out?';
-CREATE INDEX message_timer_idx ON {{ schema }}.message (timer_at) WHERE timer_at IS NOT NULL;
+CREATE INDEX message_timer_idx ON {{ schema }}.message (timer_at, id) WHERE timer_at IS NOT NULL;
 COMMENT ON INDEX {{ schema }}.message_timer_idx IS 'Which delays and locks are over?';
 
 
@@ -120,7 +120,7 @@ ALTER TABLE {{ schema }}.wake REPLICA IDENTITY FULL;
 
 CREATE INDEX wake_due_idx ON {{ schema }}.wake (lane) WHERE at IS NULL;
 COMMENT ON INDEX {{ schema }}.wake_due_idx IS 'Which channel is to be looked at next, in rotation over the lanes?';
-CREATE INDEX wake_timer_idx ON {{ schema }}.wake (at) WHERE at IS NOT NULL;
+CREATE INDEX wake_timer_idx ON {{ schema }}.wake (at, lane) WHERE at IS NOT NULL;
 COMMENT ON INDEX {{ schema }}.wake_timer_idx IS 'Which timers are over?';
 CREATE INDEX wake_lane_idx ON {{ schema }}.wake (lane) WHERE at IS NOT NULL OR released_at IS NOT NULL;
 COMMENT ON INDEX {{ schema }}.wake_lane_idx IS 'Which timers has this channel, and when was it released last?';
