@@ -69,6 +69,8 @@ BEGIN
     IF v_survey.next_status IS NOT NULL AND v_survey.release_at > v_now THEN
       release_at := v_survey.release_at;
     END IF;
+    -- What ends at this moment may make room.
+    is_busy := is_busy OR v_survey.is_ending AND v_survey.next_status IS NOT NULL AND release_at IS NULL;
     IF is_busy OR v_survey.early_at IS NOT NULL OR v_survey.num_foreign > 0 OR v_survey.is_ending THEN
       RETURN;
     END IF;
@@ -78,7 +80,7 @@ BEGIN
                         WHERE (w.at IS NOT NULL OR w.released_at IS NOT NULL) AND w.lane = p_lane AND w.channel = p_channel
                           AND w.at = v_survey.release_at AND w.released_at = v_survey.released_at
                           AND w.xmin <> COALESCE(pg_current_xact_id_if_assigned()::xid, '0'::xid) LIMIT 1), false) THEN
-        PERFORM {{ schema }}._timer_set(p_lane, p_channel, v_survey.release_at, v_survey.released_at);
+        INSERT INTO {{ schema }}.wake (lane, channel, at, released_at) VALUES (p_lane, p_channel, v_survey.release_at, v_survey.released_at);
         RETURN;
       END IF;
     END IF;

@@ -63,6 +63,13 @@ BEGIN
         v_id := v_offer.offered;
       END IF;
       v_taken := {{ schema }}._take_one(v_turn.lane - 1, v_turn.lane, v_id, p_lock_ms);
+      IF (v_taken.message).id IS NULL AND v_id IS NULL AND v_turn.lane <> 0 THEN
+        -- All that its policy released is in others' hands. There may be room for more.
+        v_offer := {{ schema }}._channel_offer(v_turn.lane, v_first.channel, ARRAY[]::bigint[]);
+        IF v_offer.offered IS NOT NULL THEN
+          v_taken := {{ schema }}._take_one(NULL, NULL, v_offer.offered, p_lock_ms);
+        END IF;
+      END IF;
       IF (v_taken.message).id IS NULL THEN
         is_busy := true;
         CONTINUE;
