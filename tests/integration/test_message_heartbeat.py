@@ -1,4 +1,8 @@
-"""message_heartbeat beside other transactions; the rest is in pgtap/message_heartbeat.sql."""
+"""message_heartbeat beside other transactions, and when a lock is over; the rest is in pgtap/.
+
+Only a dequeue that is alone in its transaction notices a lock's end for others; in a longer one, as pgTAP's,
+it does so where it takes the message or its place.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from typing import TYPE_CHECKING, LiteralString
 
 import pytest
 
+from tests.support.queue import Taken, answer, create, dequeue, limit, move_clock, scalar, stop_clock
 from tests.support.sessions import background
 
 if TYPE_CHECKING:
@@ -13,6 +18,8 @@ if TYPE_CHECKING:
     from tests.support.sessions import Connection
 
 HEARTBEAT = "SELECT lonny.message_heartbeat(%s, 1)"
+CANCEL = "SELECT lonny.message_cancel(%s)"
+STATUS = "SELECT status FROM lonny.message_status(ARRAY[%s::bigint])"
 
 
 def create_and_dequeue(conn: Connection, lock_ms: int = 60_000) -> int:
@@ -105,3 +112,89 @@ def test_a_heartbeat_never_waits_for_a_redelivery_and_is_refused_after_it(connec
         assert taker.execute("SELECT id, num_attempts FROM lonny.message_dequeue()").fetchone() == (id_, 2)
         assert heartbeat(worker, id_) == "MESSAGE_BUSY"
     assert heartbeat(worker, id_) == "MESSAGE_STATE_INVALID"
+
+
+def lock_is_over(conn: Connection, max_concurrency: int | None = None) -> tuple[int, int]:
+    """A message whose lock is over, and one of its channel that waits for nothing else."""
+    stop_clock(conn)
+    if max_concurrency:
+        limit(conn, "a", max_concurrency)
+    (id_,) = create(conn, "a", lock_ms=100)
+    assert dequeue(conn) == [(id_, "a", 1)]
+    (next_,) = create(conn, "a")
+    move_clock(conn, 100)
+    return id_, next_
+
+
+def notice(conn: Connection, id_: int) -> None:
+    """Let a dequeue that is alone notice that the message's lock is over; its channel is paused meanwhile."""
+    limit(conn, "a", 0)
+    assert dequeue(conn) == []
+    assert scalar(conn, STATUS, [id_]) == "WAITING"
+
+
+def test_a_heartbeat_is_good_until_a_dequeue_has_noticed_that_the_lock_is_over(connect: Connect) -> None:
+    worker, other = connect(), connect()
+    id_, next_ = lock_is_over(other)
+    assert heartbeat(worker, id_) == "MESSAGE_HEARTBEATED"
+    assert dequeue(other) == [(next_, "a", 1)]
+    assert answer(other) == ([], 100)
+    move_clock(other, 100)
+    # A dequeue in a longer transaction notices what it takes, and no more.
+    limit(other, "a", 0)
+    with other.transaction():
+        assert dequeue(other) == []
+    assert scalar(other, STATUS, [id_]) == "LOCKED"
+    assert heartbeat(worker, id_) == "MESSAGE_HEARTBEATED"
+    move_clock(other, 100)
+    notice(other, id_)
+    assert heartbeat(worker, id_) == "MESSAGE_STATE_INVALID"
+    other.execute("SELECT lonny.channel_policy_clear('a')")
+    assert dequeue(other) == [(id_, "a", 2)]
+    assert heartbeat(worker, id_) == "MESSAGE_STATE_INVALID"
+
+
+def test_a_heartbeat_that_is_refused_because_the_lock_is_over_changes_nothing(connect: Connect) -> None:
+    worker, other = connect(), connect()
+    id_, _ = lock_is_over(other)
+    notice(other, id_)
+    look = "SELECT m::text, m.xmin::text, m.xmax::text, m.ctid::text FROM lonny.message m ORDER BY m.id"
+    before = other.execute(look).fetchall()
+    assert heartbeat(worker, id_) == "MESSAGE_STATE_INVALID"
+    assert other.execute(look).fetchall() == before
+
+
+@pytest.mark.parametrize("noticed", [False, True], ids=["not noticed", "noticed"])
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a transaction"])
+def test_what_waits_behind_a_message_that_is_cancelled_when_its_lock_is_over_is_released(
+    connect: Connect, noticed: bool, inside: bool
+) -> None:
+    conn, worker = connect(), connect(autocommit=not inside)
+    id_, next_ = lock_is_over(conn, 1)
+    if noticed:
+        notice(conn, id_)
+        limit(conn, "a", 1)
+    assert scalar(conn, CANCEL, [id_]) == "MESSAGE_CANCELLED"
+    assert heartbeat(conn, id_) == "MESSAGE_NOT_FOUND"
+    assert scalar(conn, CANCEL, [id_]) == "MESSAGE_NOT_FOUND"
+    assert dequeue(worker) == [(next_, "a", 1)]
+    worker.commit()
+    assert dequeue(worker) == []
+    worker.commit()
+    assert scalar(conn, CANCEL, [next_]) == "MESSAGE_STATE_INVALID", "its lock is not over"
+
+
+@pytest.mark.parametrize("rolled_back", [False, True], ids=["commit", "rollback"])
+def test_beside_an_open_cancel_of_a_message_whose_lock_is_over_it_is_not_redelivered(
+    connect: Connect, rolled_back: bool
+) -> None:
+    worker, canceller = connect(options="-clock_timeout=20ms"), connect(autocommit=False)
+    id_, next_ = lock_is_over(worker, 1)
+    assert scalar(canceller, CANCEL, [id_]) == "MESSAGE_CANCELLED"
+    assert heartbeat(worker, id_) == "MESSAGE_BUSY"
+    assert dequeue(worker) == []
+    canceller.rollback() if rolled_back else canceller.commit()
+    move_clock(worker, 250)
+    expected = [Taken(id_, "a", 2)] if rolled_back else [Taken(next_, "a", 1)]
+    assert dequeue(worker) == expected
+    assert dequeue(worker) == []

@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from tests.support.plans import Plan, capture_plans
-from tests.support.queue import create, dequeue, limit, scalar
+from tests.support.queue import create, dequeue, limit, out, scalar
 
 if TYPE_CHECKING:
     from tests.conftest import Connect
@@ -29,7 +29,7 @@ MOST_ROWS = 500
 MOST_PAGES: dict[str, int] = {
     "create": 150, "create in a channel": 150, "create in a limited channel": 150, "create with a delay": 150,
     "create 100": 6000, "create 100 in channels": 6000,
-    "dequeue": 8000, "dequeue 10": 8000, "dequeue 100": 16000,
+    "dequeue": 8000, "dequeue 10": 8000, "dequeue 100": 24000,
     "heartbeat": 150, "defer": 250, "defer with a delay": 250, "delete": 200, "delete 100": 6000,
     "cancel": 200, "status": 1500, "set a policy": 150, "clear a policy": 150,
 }  # fmt: skip
@@ -172,7 +172,7 @@ def make_plans(conn: Connection) -> None:
     conn.execute("SELECT lonny.message_defer(id, 1), lonny.message_delete(id, 1) FROM lonny.message")
 
 
-def test_no_statistics_or_old_ones_change_what_an_operation_costs(connect: Connect) -> None:
+def test_promise_8_no_statistics_or_old_ones_change_what_an_operation_costs(connect: Connect) -> None:
     admin, old = connect(), connect()
     for table in TABLES:
         admin.execute(
@@ -213,7 +213,7 @@ def pages(conn: Connection, query: LiteralString) -> int:
 
 
 @pytest.mark.parametrize("query", ["SELECT lonny.message_dequeue()", "SELECT lonny.message_dequeue(10)"])
-def test_passing_by_what_an_open_batch_holds_costs_in_proportion_to_it(
+def test_promise_8_passing_by_what_an_open_batch_holds_costs_in_proportion_to_it(
     connect: Connect, query: LiteralString
 ) -> None:
     admin, worker = connect(), connect()
@@ -228,3 +228,50 @@ def test_passing_by_what_an_open_batch_holds_costs_in_proportion_to_it(
         holder.rollback()
     # Four times as much; sixteen times if each look is followed by another.
     assert cost[1] < 8 * cost[0], cost
+
+
+# How many messages are not as they were seen.
+SEE: LiteralString = """
+DROP TABLE IF EXISTS public.seen;
+CREATE TABLE public.seen AS SELECT id, ctid AS row FROM lonny.message;
+"""
+CHANGED: LiteralString = (
+    "SELECT count(*) FROM lonny.message m JOIN public.seen s USING (id) WHERE m.ctid <> s.row"
+)
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a transaction"])
+@pytest.mark.parametrize("max_messages", [1, 100])
+@pytest.mark.parametrize("max_concurrency", [0, 1])
+def test_promise_8_one_dequeue_puts_few_messages_of_a_channel_back_when_it_is_limited(
+    connect: Connect, max_concurrency: int, max_messages: int, inside: bool
+) -> None:
+    conn, worker = connect(), connect(autocommit=not inside)
+    name = "dequeue" if max_messages == 1 else "dequeue 100"
+    create(conn, "b", 250)
+    for _ in range(2):
+        # The first call of a session reads the catalogs.
+        dequeue(worker, max_messages)
+        worker.commit()
+    create(conn, "a", 10_000)
+    limit(conn, "a", max_concurrency)
+    conn.execute(SEE)
+    with capture_plans(worker) as plans:
+        taken = worker.execute(OPERATIONS[name], prepare=False).fetchall()
+        worker.commit()
+    assert len(taken) <= max_messages
+    changed = scalar(conn, CHANGED)
+    # Put back before it takes, if it is alone, and at the channel's turn, as long as too many are ready.
+    assert len(taken) <= changed <= len(taken) + (200 if inside else 400)
+    (touched,) = [plan.buffers() for plan in plans if plan.query == OPERATIONS[name]]
+    assert touched < MOST_PAGES[name]
+
+    for _ in range(60):
+        dequeue(worker, max_messages)
+        worker.commit()
+    locked = "SELECT count(*) FROM lonny.message WHERE channel = 'a' AND status = 'LOCKED'"
+    assert scalar(conn, locked) == max_concurrency
+    # Those that are alone have put all back.
+    for _ in range(60):
+        dequeue(conn)
+    assert scalar(conn, locked) == out(conn, "a") == max_concurrency

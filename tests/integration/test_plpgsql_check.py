@@ -14,8 +14,8 @@ from pylonny import migrate
 from tests.support.databases import private_server
 
 # Not performance_warnings: they advise STABLE where a function only reads, and a STABLE one would read with
-# its caller's snapshot, older than the lock that the caller took. Nor its advice against a composite OUT argument
-# beside others: SELECT INTO cannot fill one, but that fails at once.
+# its caller's snapshot, older than the lock that the caller took. Nor its advice against a composite OUT
+# argument beside others: SELECT INTO cannot fill one, but that fails at once.
 _CHECK = """
 SELECT p.proname, c.lineno, c.level, c.sqlstate, c.message, c.detail
 FROM pg_proc AS p

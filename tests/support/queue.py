@@ -21,6 +21,11 @@ _CLOCK = """
 CREATE TABLE public.clock AS SELECT timestamptz '2030-01-01 00:00:00+00' AS at;
 CREATE OR REPLACE FUNCTION lonny._clock() RETURNS timestamptz LANGUAGE sql AS 'SELECT at FROM public.clock';
 """
+_EMPTY = """
+TRUNCATE lonny.message, lonny.channel_policy, lonny.wake RESTART IDENTITY;
+ALTER SEQUENCE lonny.rotation RESTART;
+ALTER SEQUENCE lonny.wake_rotation RESTART;
+"""
 _CREATE = """
 SELECT id FROM lonny.message_create_many(
   array_fill(%s::text, ARRAY[%s]), array_fill('x'::bytea, ARRAY[%s]), ARRAY[%s::bigint], ARRAY[%s::bigint]
@@ -45,6 +50,11 @@ def stop_clock(conn: Connection) -> None:
 def move_clock(conn: Connection, ms: float) -> None:
     """Let time pass."""
     conn.execute("UPDATE public.clock SET at = at + %s * interval '1 ms'", [ms])
+
+
+def empty(conn: Connection) -> None:
+    """Make the queue as it was when it was installed, but for its clock."""
+    conn.execute(_EMPTY)
 
 
 def scalar(conn: Connection, query: Any, params: Any = None) -> Any:
