@@ -48,6 +48,9 @@ CREATE TABLE {{ schema }}.message (
   content      bytea       NOT NULL,
   state        bytea,
   CONSTRAINT message_id_pkey PRIMARY KEY (id)
+) WITH (
+  -- To give pages back to the disk a vacuum locks out everybody, if only for a moment; a queue fills them again.
+  vacuum_truncate = false
 );
 COMMENT ON TABLE {{ schema }}.message IS 'The messages, one row each. Read it as you like; change it only through the functions.';
 COMMENT ON COLUMN {{ schema }}.message.id IS 'Number of the message, ascending in the order of creation; never used again.';
@@ -109,7 +112,7 @@ CREATE TABLE {{ schema }}.wake (
   at          timestamptz,
   released_at timestamptz,
   channel     text COLLATE "C" NOT NULL
-);
+) WITH (vacuum_truncate = false);
 COMMENT ON TABLE {{ schema }}.wake IS 'Signals and timers, only ever added to: look at this channel, now or at a time; deleted when that was done.';
 COMMENT ON COLUMN {{ schema }}.wake.lane IS 'The channel''s lane.';
 COMMENT ON COLUMN {{ schema }}.wake.at IS 'When to look at the channel; NULL: now.';
