@@ -18,7 +18,7 @@ from typing import IO, Protocol
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pylonny.bench.scripts import Script
+from pylonny.bench.scripts import Json, Script
 from pylonny.bench.statistics import Rounds
 from pylonny.errors import PylonnyError
 from pylonny.server import ServerError, find_binaries
@@ -99,7 +99,8 @@ class Pgbench:
                 err.seek(0)
                 # Status 2: some session was given up.
                 if process.returncode != 0:
-                    raise PylonnyError(f"pgbench: {_first_complaint(err) or 'it failed and does not say why'}")
+                    reason = _first_complaint(err) or "it failed and does not say why"
+                    raise PylonnyError(f"pgbench: {reason}")
                 steps = _step_means(out, [step for step, _ in commands])
             return _read_logs(folder.glob("log.*"), steps)
 
@@ -132,7 +133,7 @@ def _step_means(lines: Iterable[str], steps: Sequence[str]) -> dict[str, float]:
 
 
 def _read_logs(paths: Iterable[Path], steps_ms: dict[str, float]) -> Rounds:
-    """pgbench's logs: client, number, duration in us, script, seconds and us of the end, and perhaps more."""
+    """The logs' lines are: client, number, duration in us, script, seconds and us of the end."""
     ends, durations = array("d"), array("d")
     for path in paths:
         with path.open() as file:
@@ -199,9 +200,7 @@ class Psycopg:
                 for process in processes:
                     _line(process)  # connected
                 for process in processes:
-                    assert process.stdin is not None
-                    process.stdin.write("go\n")
-                    process.stdin.flush()
+                    print("go", file=process.stdin, flush=True)
                 _until(seconds, tick, lambda: any(process.poll() for process in processes))
                 return _together([json.loads(_line(process)) for process in processes])
 
@@ -230,21 +229,20 @@ def _sessions(task: Path, clients: int) -> Generator[list[subprocess.Popen[str]]
 
 
 def _line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    assert process.stderr is not None
-    if line := process.stdout.readline():
+    if process.stdout is not None and (line := process.stdout.readline()):
         return line
-    raise PylonnyError(f"psycopg: {process.stderr.read().strip() or 'a session ended and does not say why'}")
+    _, said = process.communicate()
+    raise PylonnyError(f"psycopg: {said.strip() or 'a session ended and does not say why'}")
 
 
-def _together(parts: Sequence[dict[str, list[float] | dict[str, float]]]) -> Rounds:
+def _together(parts: Sequence[Json]) -> Rounds:
     ends, durations = array("d"), array("d")
     sums: dict[str, float] = {}
     for part in parts:
         ends.extend(part["ends"])
         durations.extend(part["durations"])
-        for step, seconds in dict(part["steps"]).items():
-            sums[step] = sums.get(step, 0) + float(seconds)
+        for step, seconds in part["steps"].items():
+            sums[step] = sums.get(step, 0) + seconds
     if not ends:
         raise PylonnyError("not a single round was done in time", "give more time: --duration")
     return Rounds(ends, durations, {step: round(1000 * total / len(ends), 3) for step, total in sums.items()})
@@ -268,7 +266,7 @@ def _started(
 def _wait(processes: Sequence[subprocess.Popen[bytes]], seconds: float, tick: Tick) -> None:
     _until(seconds + _GRACE, tick, lambda: all(process.poll() is not None for process in processes))
     if any(process.poll() is None for process in processes):
-        raise PylonnyError(f"a round did not end within {_GRACE} seconds", "see what the server's sessions wait for")
+        raise PylonnyError(f"a round did not end within {_GRACE} seconds", "see what its sessions wait for")
 
 
 def _until(seconds: float, tick: Tick, done: Callable[[], bool]) -> None:

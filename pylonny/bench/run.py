@@ -1,4 +1,4 @@
-"""The order of things: each system in turn does each workload, over and over, and everything is taken away again."""
+"""The order of things: each system in turn does each workload, again and again, and nothing is left."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -94,9 +94,11 @@ def plans(options: Options, systems: Sequence[System], floors: Sequence[str]) ->
         for synchronous_commit in options.synchronous_commit:
             for workload in options.workloads:
                 seconds = options.snapshot_seconds if workload.beside_snapshot else options.seconds
-                for system in systems:
-                    if system.supports(workload) and (system.name not in floors or workload.name in needed):
-                        found.append(Plan(workload, system.name, synchronous_commit, repetition, seconds))
+                found += [
+                    Plan(workload, system.name, synchronous_commit, repetition, seconds)
+                    for system in systems
+                    if system.supports(workload) and (system.name not in floors or workload.name in needed)
+                ]
     return found
 
 
@@ -117,9 +119,8 @@ def measure(place: Place, plan: Plan, driver: Driver, options: Options, tick: Ti
             stack.enter_context(_listening(dsn, channel))
         todo = script(system, workload, begin=options.begin)
         before = _wal(conn)
-        rounds = driver.run(
-            with_setting(dsn, "synchronous_commit", plan.synchronous_commit), todo, clients, plan.seconds, tick
-        )
+        sessions = with_setting(dsn, "synchronous_commit", plan.synchronous_commit)
+        rounds = driver.run(sessions, todo, clients, plan.seconds, tick)
         wal = _wal(conn) - before
         left = system.left(conn)
     asked = len(rounds.ends) * workload.batch
@@ -229,7 +230,7 @@ def _wal(conn: Connection) -> int:
 
 @contextmanager
 def stoppable() -> Generator[None]:
-    """Let signals that ask this process to end raise KeyboardInterrupt, once: a second must not break off the cleaning."""
+    """Let signals to end raise KeyboardInterrupt, once: a second one must not break off the cleaning."""
     signals = [
         each
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -249,12 +250,3 @@ def stoppable() -> Generator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-
-
-def with_clients(options: Options) -> Options:
-    """Options whose workloads have the clients that were asked for."""
-    if options.clients is None:
-        return options
-    return replace(
-        options, workloads=tuple(replace(each, clients=options.clients) for each in options.workloads)
-    )

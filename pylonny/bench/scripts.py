@@ -12,9 +12,9 @@ Json = dict[str, Any]
 class Step:
     """One statement, in a transaction of its own.
 
-    `:name` in it is a variable. `channel`, if the script has channels, is a random one's number. If a step `returns`,
-    the columns of its row become variables; one that `needs` is left out unless the last such step had a row
-    with its `n` above 0.
+    `:name` in it is a variable. `channel`, if the script has channels, is a random one's number. If a step
+    `returns`, the columns of its row become variables; one that `needs` is left out unless the last such row
+    had an `n` above 0.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """One session of the psycopg driver, a process: `python -m pylonny.bench.session TASK`.
 
-It connects, prints a line, waits for one, runs the script for as long as the task says and prints what it saw.
+It connects, prints a line, waits for one, runs the script for as long as it is told and prints what it saw.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 
-from pylonny.bench.scripts import Script
+from pylonny.bench.scripts import Json, Script
 
 _VARIABLE = re.compile(r"(?<![:\w]):([a-z_]+)")
 
@@ -31,8 +31,7 @@ def main(path: str) -> int:
     task = json.loads(Path(path).read_text())
     script = Script.from_json(task["script"])
     try:
-        with psycopg.connect(task["dsn"], autocommit=True, row_factory=dict_row) as conn:
-            conn.prepare_threshold = 0
+        with psycopg.connect(task["dsn"], autocommit=True, prepare_threshold=0) as conn:
             print("connected", flush=True)
             if sys.stdin.readline():
                 print(json.dumps(work(conn, script, task["seconds"])), flush=True)
@@ -42,15 +41,17 @@ def main(path: str) -> int:
     return 0
 
 
-def work(conn: psycopg.Connection[dict[str, Any]], script: Script, seconds: float) -> dict[str, Any]:
+def work(conn: psycopg.Connection[Any], script: Script, seconds: float) -> Json:
     """Round after round until the time is over."""
-    queries = [(step, cast("LiteralString", placeholders(step.sql))) for step in script.steps]
+    queries = [(step, placeholders(step.sql).encode()) for step in script.steps]
+    cursor = conn.cursor(row_factory=dict_row)
     sums = {step.name: 0.0 for step in script.steps}
     ends: list[float] = []
     durations: list[float] = []
     variables: dict[str, Any] = {}
     over = time.time() + seconds
-    while (begin := now := time.time()) < over:
+    while (begin := time.time()) < over:
+        now = begin
         if script.channels:
             variables["channel"] = random.randint(1, script.channels)  # noqa: S311 - which one does not matter
         for step, query in queries:
@@ -58,7 +59,7 @@ def work(conn: psycopg.Connection[dict[str, Any]], script: Script, seconds: floa
                 continue
             if script.begin:
                 conn.execute("BEGIN")
-            cursor = conn.execute(query, variables)
+            cursor.execute(query, variables)
             rows = cursor.fetchall() if cursor.description else []
             if script.begin:
                 conn.execute("COMMIT")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """What one run of a driver saw: for each round of the script when it ended, in seconds, and how long it took.
+    """What one run of a driver saw: for each round when it ended, in seconds, and how long it took.
 
     `steps_ms`: of each step the mean time, in milliseconds.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, LiteralString, Protocol, cast
+from typing import Any, Protocol
 
 import psycopg
 
@@ -158,17 +158,19 @@ class Queue:
             return life(
                 f"SELECT {self._schema}.message_create(channel => {channel}, content => {CONTENT},"
                 f" lock_ms => {LOCK_MS}::bigint, delay_ms => 0::bigint)",
-                "SELECT result::text, coalesce(id, 0) AS n, id, channel, content, state, num_attempts, is_unlocked,"
-                f" unlock_at, retry_ms FROM {self._schema}.message_dequeue(max_messages => 1, lock_ms => NULL)",
-                f"SELECT {self._schema}.message_delete(id => :id::bigint, num_attempts => :num_attempts::integer)"
-                "::text",
+                "SELECT result::text, coalesce(id, 0) AS n, id, channel, content, state, num_attempts,"
+                " is_unlocked, unlock_at, retry_ms"
+                f" FROM {self._schema}.message_dequeue(max_messages => 1, lock_ms => NULL)",
+                f"SELECT {self._schema}.message_delete(id => :id::bigint,"
+                " num_attempts => :num_attempts::integer)::text",
             )
         channels = _channels(":channel::integer", workload.batch, workload.channels)
         return life(
             f"SELECT id FROM {self._schema}.message_create_many(channels => {channels},"
             f" contents => {contents(workload.batch)}, lock_ms => ARRAY[{LOCK_MS}::bigint]) AS id",
             "SELECT count(id) AS n, array_agg(id) AS ids, array_agg(num_attempts) AS attempts,"
-            f" max(length(content)) AS size FROM {self._schema}.message_dequeue(max_messages => {workload.batch})",
+            " max(length(content)) AS size"
+            f" FROM {self._schema}.message_dequeue(max_messages => {workload.batch}, lock_ms => NULL)",
             f"SELECT id, result::text FROM {self._schema}.message_delete_many("
             "ids => :ids::bigint[], num_attempts => :attempts::integer[])",
         )
@@ -208,7 +210,7 @@ def count_left(conn: Connection, query: str) -> Left:
 
 def execute(conn: Connection, text: str, *values: object) -> psycopg.Cursor[Any]:
     """Run SQL that is made here, of schemas whose names are quoted; values only where they are given."""
-    return conn.execute(cast("LiteralString", text), values or None)
+    return conn.execute(text.encode(), values or None)
 
 
 def _channels(first: str, count: int, channels: int) -> str:

@@ -1,7 +1,7 @@
 """The workloads: how many sessions do what, on what is there already.
 
-In a *cycle* each session creates a message, dequeues one and deletes that, over and over, in three transactions. Where
-it only *consumes*, all messages are there before. A batch is the same with many messages at a time.
+A session creates a message, dequeues one and deletes that, over and over, in three transactions. Where it
+only consumes, all messages are there before. A batch is the same with many messages at a time.
 """
 
 from __future__ import annotations
@@ -54,9 +54,7 @@ _ALL = [
     Workload("W6", "beside a held snapshot", beside_snapshot=True),
     Workload("W6T", "the same, 1,000 channels", beside_snapshot=True, channels=1000),
     Workload("W6H", "the same, one channel", beside_snapshot=True, channels=1),
-    Workload(
-        "W6L", "the same, 1,000 with a limit", beside_snapshot=True, channels=1000, max_concurrency=10
-    ),
+    Workload("W6L", "the same, 1,000 with a limit", beside_snapshot=True, channels=1000, max_concurrency=10),
     Workload("W6B", "the same, batches of 100", beside_snapshot=True, clients=4, batch=100),
     Workload("W7S", "on a backlog of 1,000", floor="W7S", preloaded=1000),
     Workload("W7", "on a backlog of a million", base="W7S", preloaded=MILLION),
