@@ -107,9 +107,9 @@ _COLUMNS: list[tuple[str, Callable[[Summary], str]]] = [
 _LEFT = ("", "workload", "commit", "system", "of")  # columns of text; the others are numbers
 
 LEGEND = """\
-commit: synchronous_commit. messages/s: median, of messages that were done. p50, p99: of a round of the script.
-WAL bytes: a message, of all that the server wrote. missed: how many more messages were asked for than came, as
-if there were none. lost: dequeued, but neither deleted nor given back."""
+commit: synchronous_commit. messages/s: the median, of messages that were done. p50, p99: of a round of the
+script. WAL bytes: a message, of all that the server wrote. missed: how many more messages were asked for than
+came, as if there were none. lost: dequeued, but neither deleted nor given back."""
 
 
 def table(summaries: Sequence[Summary]) -> list[list[str]]:
