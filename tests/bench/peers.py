@@ -204,7 +204,8 @@ def fetch(peers: Sequence[Peer]) -> None:
                 _run([*pip, *peer.packages])
             else:
                 npm = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(CACHE)]
-                _run([*npm, *peer.packages])
+                # Or npm would choose what suits the Node.js that is here.
+                _run([*npm, *(f"{package}@latest" for package in peer.packages)])
             stamp.touch()
 
 

@@ -5,7 +5,7 @@ const fs = require('node:fs')
 const path = require('node:path')
 
 const [modules, peer, messages] = [process.argv[2], process.argv[3], Number(process.argv[4])]
-const load = (name) => require(path.join(modules, name))
+const load = (name) => require(path.join(modules, name)) // whatever the package means to export
 
 const pg = load('pg')
 const { prepareValue } = load('pg/lib/utils.js')
@@ -75,8 +75,10 @@ async function graphile () {
 }
 
 async function boss () {
-  const exported = load('pg-boss')
-  const PgBoss = exported.PgBoss ?? exported
+  // Newer ones are modules, which older versions of Node.js cannot require.
+  const { main } = load('pg-boss/package.json')
+  const exported = await import(path.join(modules, 'pg-boss', main))
+  const PgBoss = exported.PgBoss ?? exported.default
   const boss = new PgBoss({
     host: process.env.PGHOST,
     user: process.env.PGUSER,
@@ -95,7 +97,7 @@ async function boss () {
   await boss.complete('bench', jobs[0].id)
   said.delete = literal(last(), [jobs[0].id])
 
-  await boss.insert(many({ name: 'bench', data: { content } }))
+  await boss.insert('bench', many({ data: { content } }))
   said.create_many = literal(last())
   jobs = await boss.fetch('bench', { batchSize: messages })
   said.dequeue_many = literal(last())
@@ -108,7 +110,7 @@ async function boss () {
 
 const peers = { 'graphile-worker': graphile, 'pg-boss': boss }
 peers[peer]().then((statements) => {
-  const { version } = JSON.parse(fs.readFileSync(path.join(modules, peer, 'package.json'), 'utf8'))
+  const { version } = load(`${peer}/package.json`)
   fs.writeFileSync('statements.json', JSON.stringify({ version, statements }))
   process.exit(0)
 }, (error) => {
