@@ -52,11 +52,11 @@ def section(
         f"Measured on {head['date'][:10]} with `{command}`: PostgreSQL {server['server_version']},"
         f" {head['client']['driver']} on the same machine; {settings}; {clients}; {runs}"
         f" ({options['snapshot_seconds']} beside a snapshot), of which the median counts;"
-        f" synchronous_commit {' / '.join(commits)}. The {floor} is given in messages a second, the others as a"
-        " share of it in the same run. Beside a held snapshot, it is the last seconds as a share of the first;"
-        " on a backlog of a million, a share of the same on a thousand. Each system is asked by the statements"
-        " that its own client sends. WAL is a message's. Lost is what was dequeued, and neither finished nor"
-        " given back."
+        f" synchronous_commit {' / '.join(commits)}. The {floor} is given in messages a second, the others as"
+        " a share of it in the same run. Beside a held snapshot, it is the last seconds as a share of the"
+        " first; on a backlog of a million, a share of the same on a thousand. Each system is asked by the"
+        " statements that its own client sends. WAL is a message's. Lost is what was dequeued, and neither"
+        " finished nor given back."
     )
     return "\n".join([*([f"**{note}**", ""] if note else []), *lines, "", legend])
 

@@ -108,7 +108,7 @@ PEERS = [
         id="id",
         id_type="uuid",
         found=("RETURNING j.id,", "RETURNING 1 AS n, j.id,"),
-        final="UPDATE pgboss.job j SET",
+        final="UPDATE pgboss.job",
         left="SELECT state = 'active' FROM pgboss.job WHERE name = 'bench' AND state <= 'active'",
     ),
 ]

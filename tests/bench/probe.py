@@ -63,16 +63,21 @@ def literal(recorded: Recorded, ids: object) -> str:
     return text
 
 
+def kind_of(value: object) -> object:
+    """Its type, in a way that type checkers do not follow: they complain of what is in it."""
+    return type(value)
+
+
 def marked(value: Any, ids: Any) -> Any:
     """The parameters with a mark for the id, or a list of one mark for the ids."""
-    kind = type(value)  # which the type checkers do not follow: nothing is known of what is in it
+    kind = kind_of(value)
     if ids is None:
         return value
     if kind is dict:
         return {key: marked(each, ids) for key, each in value.items()}
     if kind is tuple:
         return tuple(marked(each, ids) for each in value)
-    if kind is not type(ids) or value != ids:
+    if kind is not kind_of(ids) or value != ids:
         return value
     if kind is list:
         return [MARK]
