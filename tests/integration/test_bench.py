@@ -85,7 +85,7 @@ def test_interrupted_it_cleans_up(connect: Connect, database: str, driver: str, 
     conn = connect()
     options = ["--workload", "W6", "--driver", driver, "--clients", "2"]
     with subprocess.Popen(command(database, *options), stderr=subprocess.PIPE, text=True) as process:
-        # Its two sessions that look after the run, and the clients.
+        # That of the command, that of the run, the one that holds the snapshot, and the clients.
         wait_until(lambda: conn.execute(SESSIONS).fetchone() == (5,), "it measures")
         assert len(schemas(conn)) == 1
         process.send_signal(sent)

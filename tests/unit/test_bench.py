@@ -140,12 +140,11 @@ def test_a_workload_brings_what_it_is_compared_with() -> None:
     assert [workload.name for workload in chosen(["W8", "W7"])] == ["W1", "W7S", "W7", "W8"]
 
 
-@pytest.mark.parametrize("workload", WORKLOADS.values(), ids=lambda workload: workload.name)
-def test_every_workload_is_compared_with_something(workload: object) -> None:
-    assert workload in WORKLOADS.values()
-    one = next(each for each in WORKLOADS.values() if each is workload)
-    assert [bool(one.floor), bool(one.base), one.beside_snapshot].count(True) == 1
-    assert one.floor == "" or not WORKLOADS[one.floor].channels
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_every_workload_is_compared_with_one_thing(name: str) -> None:
+    workload = WORKLOADS[name]
+    assert [bool(workload.floor), bool(workload.base), workload.beside_snapshot].count(True) == 1
+    assert all(Floor("f").supports(WORKLOADS[floor]) for floor in {workload.floor} - {""})
 
 
 def test_runs_are_interleaved() -> None:
