@@ -10,7 +10,7 @@ BIN := .venv/bin
 APT := sh tests/support/apt-install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint prove render clean pgtap plpgsql-check pg-prove
+.PHONY: help demo test lint bench prove render clean pgtap plpgsql-check pg-prove
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -27,14 +27,17 @@ lint: .venv/.dev ## Check format, style and types
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+bench: .venv/.test ## Measure it beside other queues, which are fetched for it (ARGS="--workload W1 --peers pgmq")
+	$(BIN)/python -m tests.bench $(ARGS)
+
 prove: .venv/.test pgtap pg-prove ## Run pgtap/ under pg_prove (FILES=pgtap/message_create.sql: some of it)
 	$(BIN)/python -m tests.support.prove $(FILES)
 
 render: .venv/.embedded ## Print the SQL that install would run (SCHEMA=name, EVENT_CHANNEL=name)
 	@$(BIN)/python -m pylonny render --schema '$(SCHEMA)' $(if $(EVENT_CHANNEL),--event-channel '$(EVENT_CHANNEL)')
 
-clean: ## Remove .venv and what the tools keep
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## Remove .venv, .bench and what the tools keep
+	rm -rf .venv .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find pylonny tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:

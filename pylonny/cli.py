@@ -1,4 +1,4 @@
-"""The command: install, uninstall, status, render.
+"""The command: install, uninstall, status, render, bench.
 
 A failure is one line on stderr that says what to do. Exit status: 0 done, 1 failed or refused, 2 wrong usage,
 130 interrupted.
@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from pylonny import __version__
@@ -40,6 +41,7 @@ examples:
   {PROG} status
   {PROG} render --schema jobs > jobs.sql
   {PROG} uninstall --schema jobs --yes
+  {PROG} bench
 
 {_DATABASE}
 
@@ -88,6 +90,19 @@ _RENDER_EPILOG = f"""\
 examples:
   {PROG} render | less
   {PROG} render --schema jobs --event-channel jobs_events | psql --set ON_ERROR_STOP=1 app"""
+
+_BENCH = f"""\
+Measure how fast the queue is on your server, beside a bare table there that does no more than hand out rows.
+It works in schemas of its own, pylonny_bench_..., and drops them at the end, also when it is interrupted; no
+queue that is there is touched. But it is work for the server, and others' work makes the figures worse.
+
+{_DATABASE}"""
+
+_BENCH_EPILOG = f"""\
+examples:
+  {PROG} bench                                  about five minutes
+  {PROG} bench --duration 1 --repetitions 1     a first impression
+  {PROG} bench --workload W1,W5 --begin --json figures.json --plot figures.svg"""
 
 
 class UsageError(PylonnyError):
@@ -198,7 +213,70 @@ def parser() -> _Parser:
     status = command(_status, "show what is installed", _STATUS, _STATUS_EPILOG, database)
     status.add_argument("--schema", type=_name("schema"), help="only the queue in this schema")
     command(_render, "print the SQL of an install", _RENDER, _RENDER_EPILOG, schema, events)
+    _add_bench_options(
+        command(_bench, "measure the queue's speed on a server", _BENCH, _bench_epilog(), database)
+    )
     return parser
+
+
+def _bench_epilog() -> str:
+    from pylonny.bench.workloads import DEFAULT, WORKLOADS
+
+    lines = [
+        f"  {workload.name:<5} {workload.title}{'' if workload.name in DEFAULT else '  *'}"
+        for workload in WORKLOADS.values()
+    ]
+    return "\n".join([_BENCH_EPILOG, "", "workloads (* only if asked for):", *lines])
+
+
+def _add_bench_options(parser: _Parser) -> None:
+    parser.add_argument(
+        "--workload",
+        action="append",
+        metavar="W1,W5,...",
+        help="measure these (default: those without * below; may be given again)",
+    )
+    parser.add_argument(
+        "--duration", type=_at_least(1), default=3, metavar="SECONDS", help="of a run (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--snapshot-duration",
+        type=_at_least(2),
+        default=120,
+        metavar="SECONDS",
+        help="of a run beside a held snapshot (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--repetitions",
+        type=_at_least(1),
+        default=3,
+        metavar="N",
+        help="of each run, of which the median counts (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--clients", type=_at_least(1), metavar="N", help="sessions at a time (default: 8, with batches 4)"
+    )
+    parser.add_argument(
+        "--synchronous-commit",
+        choices=["on", "off", "both"],
+        default="both",
+        help="of the sessions (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--begin",
+        action="store_true",
+        help="send BEGIN and COMMIT around every call, as drivers do that are not in autocommit mode",
+    )
+    parser.add_argument(
+        "--driver",
+        choices=["auto", "pgbench", "psycopg"],
+        default="auto",
+        help="who sends the statements (default: pgbench if it is found, else psycopg)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw them (.svg, .png or .pdf; takes matplotlib)"
+    )
 
 
 def _install(options: argparse.Namespace) -> int:
@@ -254,6 +332,30 @@ def _render(options: argparse.Namespace) -> int:
 
     # UTF-8, whatever the terminal's encoding: the script says that it is.
     sys.stdout.buffer.write(render_install(options.schema, options.event_channel).encode())
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from pylonny.bench import workloads
+
+    names = [
+        name.strip() for text in options.workload or [",".join(workloads.DEFAULT)] for name in text.split(",")
+    ]
+    chosen = workloads.chosen(names)
+    with _connected(options.dsn) as conn:
+        from pylonny.bench import command, run
+
+        commits = (options.synchronous_commit,) if options.synchronous_commit != "both" else ("on", "off")
+        how = run.Options(
+            workloads=tuple(chosen),
+            seconds=options.duration,
+            snapshot_seconds=options.snapshot_duration,
+            repetitions=options.repetitions,
+            clients=options.clients,
+            begin=options.begin,
+            synchronous_commit=commits,
+        )
+        command.run(conn, how, options.driver, options.json, options.plot)
     return 0
 
 
@@ -350,6 +452,18 @@ def _name(what: Literal["schema", "event channel"]) -> Callable[[str], str]:
             return checks[what](text)
         except InvalidNameError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
+
+    return convert
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    """What argparse converts a whole number with that is not below the least."""
+
+    def convert(text: str) -> int:
+        with suppress(ValueError):
+            if int(text) >= least:
+                return int(text)
+        raise argparse.ArgumentTypeError(f"must be a whole number, {least} or more, not {text!r}")
 
     return convert
 

@@ -1,0 +1,152 @@
+"""The benchmark on a server: it measures, writes what it measured, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from tests.support.sessions import wait_until
+
+if TYPE_CHECKING:
+    from tests.conftest import Connect
+    from tests.support.sessions import Connection
+
+MINUTE = 60
+OURS = r"SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 'pylonny\_bench\_%'"
+SESSIONS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+
+
+def command(database: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pylonny", "bench", "--dsn", database, *arguments]
+
+
+def schemas(conn: Connection) -> list[str]:
+    return [name for (name,) in conn.execute(OURS).fetchall()]
+
+
+@pytest.mark.parametrize("driver", ["pgbench", "psycopg"])
+def test_it_measures_and_leaves_nothing_behind(
+    connect: Connect, database: str, tmp_path: Path, driver: str
+) -> None:
+    conn = connect()
+    conn.execute("SELECT lonny.message_create('mine', 'x', 1000)")
+    out, image = tmp_path / "figures.json", tmp_path / "figures.svg"
+    workloads = "W1,W1T,W5T" if driver == "psycopg" else "W1,W1L,W5T,W6,W8"
+    options = ["--workload", workloads, "--duration", "1", "--snapshot-duration", "2", "--repetitions", "1"]
+    options += ["--clients", "2", "--synchronous-commit", "off", "--driver", driver]
+    done = subprocess.run(
+        command(database, *options, "--json", str(out), "--plot", str(image)),
+        capture_output=True,
+        text=True,
+        timeout=2 * MINUTE,
+        check=False,
+    )
+    assert (done.returncode, "rror" in done.stderr) == (0, False), done.stderr
+    assert schemas(conn) == []
+    assert conn.execute("SELECT channel FROM lonny.message").fetchall() == [("mine",)]
+    wait_until(lambda: conn.execute(SESSIONS).fetchone() == (0,), "its sessions end")
+
+    figures: dict[str, Any] = json.loads(out.read_text())
+    assert figures["format"] == 1
+    assert figures["client"]["driver"].startswith(driver)
+    assert figures["options"]["workloads"] == workloads.split(",")
+    assert figures["server"]["server_version"]
+    measured = {(run["workload"], run["system"]) for run in figures["runs"]}
+    names = workloads.split(",")
+    floors = {("W1", "bare table"), ("W6", "bare table")} & {(name, "bare table") for name in names}
+    assert measured == {(name, "pylonny") for name in names} | floors
+    for run in figures["runs"]:
+        assert run["messages"] > 0
+        assert run["per_second"] > 0
+        assert run["lost"] == 0
+        assert run["wal_bytes"] > 0
+        assert run["latency_ms"]["p50"] <= run["latency_ms"]["p95"] <= run["latency_ms"]["p99"]
+        assert set(run["steps_ms"]) == {"create", "dequeue", "delete"}
+        assert (run["first_per_second"] is not None) == (run["workload"] == "W6")
+    assert {result["workload"] for result in figures["results"]} == set(names)
+    assert "<svg" in image.read_text()
+    for name in names:
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("driver", ["pgbench", "psycopg"])
+def test_interrupted_it_cleans_up(connect: Connect, database: str, driver: str, sent: signal.Signals) -> None:
+    conn = connect()
+    options = ["--workload", "W6", "--driver", driver, "--clients", "2"]
+    with subprocess.Popen(command(database, *options), stderr=subprocess.PIPE, text=True) as process:
+        # That of the command, that of the run, the one that holds the snapshot, and the clients.
+        wait_until(lambda: conn.execute(SESSIONS).fetchone() == (5,), "it measures")
+        assert len(schemas(conn)) == 1
+        process.send_signal(sent)
+        _, said = process.communicate(timeout=MINUTE)
+    assert (process.returncode, said) == (130, "python -m pylonny bench: interrupted\n")
+    assert schemas(conn) == []
+    wait_until(lambda: conn.execute(SESSIONS).fetchone() == (0,), "its sessions end")
+
+
+def test_a_role_that_may_not_create_a_schema_is_told(connect: Connect, database: str) -> None:
+    conn = connect()
+    role = f"poor_{conn.info.backend_pid}"
+    conn.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+    try:
+        done = subprocess.run(
+            command(make_conninfo(database, user=role)),
+            capture_output=True,
+            text=True,
+            timeout=MINUTE,
+            check=False,
+        )
+    finally:
+        conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert f'role "{role}" may not create schemas' in line
+
+
+def test_what_a_session_complains_about_is_one_line(connect: Connect, database: str) -> None:
+    conn = connect()
+    limit = sql.SQL("ALTER DATABASE {} CONNECTION LIMIT 4").format(sql.Identifier(conn.info.dbname))
+    role = f"limited_{conn.info.backend_pid}"
+    conn.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+    conn.execute(
+        sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(
+            sql.Identifier(conn.info.dbname), sql.Identifier(role)
+        )
+    )
+    conn.execute(limit)
+    try:
+        for driver in ("pgbench", "psycopg"):
+            done = subprocess.run(
+                command(make_conninfo(database, user=role), "--workload", "W1", "--driver", driver),
+                capture_output=True,
+                text=True,
+                timeout=MINUTE,
+                check=False,
+            )
+            assert done.returncode == 1
+            [line] = done.stderr.splitlines()
+            assert "too many connections for database" in line
+        assert schemas(conn) == []
+    finally:
+        conn.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
+        conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+def test_a_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(f"host={tmp_path}"), capture_output=True, text=True, timeout=MINUTE, check=False
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("python -m pylonny bench: cannot connect: ")
