@@ -16,37 +16,101 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pylonny.errors import InstallError, InvalidNameError, PylonnyError
-    from pylonny.queue import Channel, Message, NotAvailable, Queue
-    from pylonny.results import DeferResult, DeleteResult, HeartbeatResult
+    from pylonny.errors import (
+        ConflictError,
+        ConnectionLostError,
+        DatabaseError,
+        Error,
+        InstallError,
+        InvalidArgumentError,
+        InvalidNameError,
+        NotInstalledError,
+        PermissionDeniedError,
+        TransactionError,
+        VersionMismatchError,
+    )
+    from pylonny.queue import (
+        AsyncBatch,
+        AsyncChannel,
+        AsyncMessage,
+        AsyncQueue,
+        Batch,
+        Channel,
+        Message,
+        Queue,
+    )
+    from pylonny.results import (
+        CancelResult,
+        Content,
+        DeferResult,
+        DeleteResult,
+        HeartbeatResult,
+        MessageState,
+        MessageStatus,
+        NotAvailable,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncBatch",
+    "AsyncChannel",
+    "AsyncMessage",
+    "AsyncQueue",
+    "Batch",
+    "CancelResult",
     "Channel",
+    "ConflictError",
+    "ConnectionLostError",
+    "Content",
+    "DatabaseError",
     "DeferResult",
     "DeleteResult",
+    "Error",
     "HeartbeatResult",
     "InstallError",
+    "InvalidArgumentError",
     "InvalidNameError",
     "Message",
+    "MessageState",
+    "MessageStatus",
     "NotAvailable",
-    "PylonnyError",
+    "NotInstalledError",
+    "PermissionDeniedError",
     "Queue",
+    "TransactionError",
+    "VersionMismatchError",
     "__version__",
 ]
 
 _MODULES = {
+    "AsyncBatch": "queue",
+    "AsyncChannel": "queue",
+    "AsyncMessage": "queue",
+    "AsyncQueue": "queue",
+    "Batch": "queue",
+    "CancelResult": "results",
     "Channel": "queue",
+    "ConflictError": "errors",
+    "ConnectionLostError": "errors",
+    "Content": "results",
+    "DatabaseError": "errors",
     "DeferResult": "results",
     "DeleteResult": "results",
+    "Error": "errors",
     "HeartbeatResult": "results",
     "InstallError": "errors",
+    "InvalidArgumentError": "errors",
     "InvalidNameError": "errors",
     "Message": "queue",
-    "NotAvailable": "queue",
-    "PylonnyError": "errors",
+    "MessageState": "results",
+    "MessageStatus": "results",
+    "NotAvailable": "results",
+    "NotInstalledError": "errors",
+    "PermissionDeniedError": "errors",
     "Queue": "queue",
+    "TransactionError": "errors",
+    "VersionMismatchError": "errors",
 }
 
 
