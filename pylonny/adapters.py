@@ -5,8 +5,9 @@
 
 An adapter is a callable, here a class, that takes such a connection and returns an Executor (or an
 AsyncExecutor), whose `execute` runs one statement in the transaction that the connection is in, and returns
-the rows. One for another client is as small as those here: parameters are int, str, bytes, bool, None and
-lists of those; rows are sequences, in which a bytea is any bytes-like object.
+the rows. One for another client is as small as those here: the statement comes in several notations for its
+parameters, which are int, str, bytes, bool, None and lists of those; rows are sequences, in which a bytea is
+any bytes-like object.
 
 None of the clients is imported here but psycopg.
 """
@@ -109,7 +110,7 @@ class Asyncpg:
 
     async def execute(self, statement: Statement, parameters: Sequence[object]) -> Rows:
         """The rows that the statement returns."""
-        return await self._conn.fetch(statement, *parameters)
+        return await self._conn.fetch(statement.numbered, *parameters)
 
 
 class SQLAlchemy:
@@ -156,7 +157,7 @@ class Django:
 
 def _trusted(statement: Statement) -> LiteralString:
     """A statement of ours is as good as a literal, which no type checker can know."""
-    return cast("LiteralString", statement)
+    return cast("LiteralString", statement.numbered)  # type: ignore[redundant-cast]
 
 
 @functools.lru_cache(maxsize=256)

@@ -21,6 +21,7 @@ import shlex
 import string
 import sys
 from collections.abc import Callable, Coroutine, Generator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import (
     TYPE_CHECKING,
@@ -67,22 +68,25 @@ _MILLISECOND = timedelta(milliseconds=1)
 _MISSING = {"3F000", "42P01", "42703", "42704", "42883"}
 
 
-class Statement(str):
-    """One statement on one schema, with the parameters $1, $2 and so on, as PostgreSQL has them."""
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement on one schema, in the notations that drivers have for parameters, each there once."""
 
-    __slots__ = ("named", "pyformat")
-
+    numbered: str
+    """With $1, $2, as PostgreSQL itself has them."""
     pyformat: str
-    """The same with the parameters %s, %s, for drivers that take those."""
+    """With %s, %s."""
     named: str
-    """The same with the parameters :p1, :p2, for SQLAlchemy's text()."""
+    """With :p1, :p2, for SQLAlchemy's text()."""
 
-    def __new__(cls, text: LiteralString, schema: str) -> Self:
+    @classmethod
+    def on(cls, schema: str, text: LiteralString) -> Self:
         """In `text`, {name} is a function or table of `schema`, and {} the next parameter."""
-        self = super().__new__(cls, _fill(text, schema, _NUMBERED))
-        self.pyformat = _fill(text, schema.replace("%", "%%"), [_FORMAT] * len(_NUMBERED))
-        self.named = _fill(text, schema.replace(":", "\\:"), _NAMED)
-        return self
+        return cls(
+            _fill(text, schema, _NUMBERED),
+            _fill(text, schema.replace("%", "%%"), [_FORMAT] * len(_NUMBERED)),
+            _fill(text, schema.replace(":", "\\:"), _NAMED),
+        )
 
 
 _NUMBERED = [sql.SQL("$1"), sql.SQL("$2"), sql.SQL("$3"), sql.SQL("$4")]
@@ -109,7 +113,7 @@ class Statements:
         self.schema = check_schema(schema)
 
         def statement(text: LiteralString) -> Statement:
-            return Statement(text, schema)
+            return Statement.on(schema, text)
 
         self.create = statement(
             "SELECT {message_create}(channel => {}::text, content => {}::bytea,"
@@ -175,7 +179,7 @@ class Executor(Protocol):
     """What an adapter makes of a connection: it runs a statement in the transaction that that one is in."""
 
     def execute(self, statement: Statement, parameters: Sequence[object], /) -> Rows:
-        """The rows that the statement, a str with the parameters $1, $2 and so on, returns."""
+        """The rows that the statement returns."""
         ...
 
 
@@ -183,7 +187,7 @@ class AsyncExecutor(Protocol):
     """The same, to be awaited."""
 
     async def execute(self, statement: Statement, parameters: Sequence[object], /) -> Rows:
-        """The rows that the statement, a str with the parameters $1, $2 and so on, returns."""
+        """The rows that the statement returns."""
         ...
 
 

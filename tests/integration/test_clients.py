@@ -23,7 +23,7 @@ from pylonny import (
     TransactionError,
 )
 from pylonny.migrate import install
-from tests.support.clients import CLIENTS, Client, connected
+from tests.support.clients import CLIENTS, POOLS, Client, connected
 
 if TYPE_CHECKING:
     from pylonny.server import PrivateServer
@@ -42,25 +42,24 @@ def admin(server: PrivateServer, template: str) -> Iterator[Connection]:
         yield conn
 
 
-@pytest.fixture(scope="module", params=CLIENTS)
-def connected_client(request: pytest.FixtureRequest, admin: Connection) -> Iterator[Client]:
-    with connected(request.param, admin.info.dsn) as client:
+@pytest.fixture(scope="module", params=CLIENTS | POOLS)
+def connected_client(
+    request: pytest.FixtureRequest, server: PrivateServer, admin: Connection
+) -> Iterator[Client]:
+    assert admin.info.dbname == "clients"
+    with connected(request.param, server.dsn("clients")) as client:
         yield client
 
 
 @pytest.fixture
-def client(connected_client: Client, admin: Connection) -> Client:
+def client(connected_client: Client, admin: Connection) -> Iterator[Client]:
     admin.execute("TRUNCATE lonny.message, lonny.wake, lonny.channel_policy")
-    return connected_client
+    yield connected_client
+    if connected_client.rollback is not None:
+        connected_client(connected_client.rollback())
 
 
-# Not for pools, whose calls are transactions of their own.
-transactional_only = pytest.mark.parametrize(
-    "connected_client",
-    [kind for kind in CLIENTS if not kind.startswith("pool")],
-    indirect=True,
-    scope="module",
-)
+transactional_only = pytest.mark.parametrize("connected_client", CLIENTS, indirect=True, scope="module")
 
 
 @pytest.fixture
