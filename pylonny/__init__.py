@@ -24,10 +24,19 @@ if TYPE_CHECKING:
         InstallError,
         InvalidArgumentError,
         InvalidNameError,
+        ListenError,
         NotInstalledError,
         PermissionDeniedError,
         TransactionError,
         VersionMismatchError,
+        WaitTimeoutError,
+    )
+    from pylonny.events import (
+        ChannelPolicyChanged,
+        MessageCreated,
+        MessageDeferred,
+        MessageDeleted,
+        decode_event,
     )
     from pylonny.queue import (
         AsyncBatch,
@@ -60,6 +69,7 @@ __all__ = [
     "Batch",
     "CancelResult",
     "Channel",
+    "ChannelPolicyChanged",
     "ConflictError",
     "ConnectionLostError",
     "Content",
@@ -71,7 +81,11 @@ __all__ = [
     "InstallError",
     "InvalidArgumentError",
     "InvalidNameError",
+    "ListenError",
     "Message",
+    "MessageCreated",
+    "MessageDeferred",
+    "MessageDeleted",
     "MessageState",
     "MessageStatus",
     "NotAvailable",
@@ -80,7 +94,9 @@ __all__ = [
     "Queue",
     "TransactionError",
     "VersionMismatchError",
+    "WaitTimeoutError",
     "__version__",
+    "decode_event",
 ]
 
 _MODULES = {
@@ -91,6 +107,7 @@ _MODULES = {
     "Batch": "queue",
     "CancelResult": "results",
     "Channel": "queue",
+    "ChannelPolicyChanged": "events",
     "ConflictError": "errors",
     "ConnectionLostError": "errors",
     "Content": "results",
@@ -102,7 +119,11 @@ _MODULES = {
     "InstallError": "errors",
     "InvalidArgumentError": "errors",
     "InvalidNameError": "errors",
+    "ListenError": "errors",
     "Message": "queue",
+    "MessageCreated": "events",
+    "MessageDeferred": "events",
+    "MessageDeleted": "events",
     "MessageState": "results",
     "MessageStatus": "results",
     "NotAvailable": "results",
@@ -111,6 +132,8 @@ _MODULES = {
     "Queue": "queue",
     "TransactionError": "errors",
     "VersionMismatchError": "errors",
+    "WaitTimeoutError": "errors",
+    "decode_event": "events",
 }
 
 

@@ -35,6 +35,14 @@ class InstallError(Error):
     """
 
 
+class ListenError(Error):
+    """One cannot listen here: there is no event channel, or the connection is not one to listen with."""
+
+
+class WaitTimeoutError(Error, TimeoutError):
+    """What was waited for has not come to pass in that time."""
+
+
 class DatabaseError(Error):
     """The database refused a call; its transaction, if it was in one, is aborted.
 
@@ -102,6 +110,15 @@ def translate(error: BaseException) -> DatabaseError | None:
             kinds = (_CLASSES[sqlstate[:size]] for size in (5, 3, 2) if sqlstate[:size] in _CLASSES)
             return next(kinds, DatabaseError)(message, hint, sqlstate)
     return None
+
+
+def translated(error: Exception) -> Exception:
+    """The error to raise for one that may be a driver's: pylonny's own, where there is one."""
+    found = None if isinstance(error, Error) else translate(error)
+    if found is None:
+        return error
+    found.__cause__ = error
+    return found
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

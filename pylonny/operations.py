@@ -164,6 +164,7 @@ class Statements:
             " FROM unnest({}::text[], {}::integer[], {}::bigint[], {}::boolean[])"
             " AS p (channel, max_concurrency, release_interval_ms, is_cleared)"
         )
+        self.event_channel = statement("SELECT {_event_channel}()")
         self.version = statement(
             "SELECT version, package_version FROM {migration} ORDER BY version DESC LIMIT 1"
         )

@@ -10,12 +10,13 @@ Each class comes twice: `Queue` is for connections that block, `AsyncQueue` for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pylonny.adapters import AsyncPsycopg, Psycopg
+from pylonny.events import Event, events, wait_deleted
 from pylonny.operations import (
     AC,
     AsyncExecutor,
@@ -42,6 +43,7 @@ from pylonny.results import (
     MessageStatus,
     NotAvailable,
 )
+from pylonny.sessions import AsyncSession, Session
 
 if TYPE_CHECKING:
     import psycopg
@@ -438,6 +440,40 @@ class Queue(_Queue[Runner[C], Message[C]]):
         """A new batch, which collects messages and policies until it is executed."""
         return Batch(self._runner)
 
+    def events(
+        self,
+        conn: psycopg.Connection[Any],
+        *,
+        event_channel: str | None = None,
+        timeout: float | None = None,
+    ) -> Generator[Event]:
+        """Listen, from the first step of the iteration on, and yield what happens in the queue.
+
+        `conn` is one of psycopg's in autocommit mode, and directly to the server. Between two events it may
+        be used for anything else. `event_channel`: None asks the queue for it, for which the role needs the
+        right to call `_event_channel`. `timeout`: seconds after which the iteration ends; None: never.
+
+        Raises ListenError if there is no event channel, or if `conn` is not one to listen with.
+        """
+        return Session(self.schema, conn).run(events(self._runner.statements, event_channel, timeout))
+
+    def wait_deleted(
+        self,
+        conn: psycopg.Connection[Any],
+        ids: Iterable[int],
+        timeout: float | None = None,
+        *,
+        event_channel: str | None = None,
+    ) -> None:
+        """Return when all of these messages are gone, those that were gone before included.
+
+        The arguments are those of `events`. Where the queue has no event channel it looks once a second.
+        Raises WaitTimeoutError if after `timeout` seconds one is still there, and ListenError.
+        """
+        routine = wait_deleted(self._runner.statements, ids, event_channel, timeout)
+        for _ in Session(self.schema, conn).run(routine):
+            pass
+
 
 class AsyncQueue(_Queue[AsyncRunner[AC], AsyncMessage[AC]]):
     """The queue that is installed in a schema, for connections that are awaited. Any tasks may share it.
@@ -474,3 +510,32 @@ class AsyncQueue(_Queue[AsyncRunner[AC], AsyncMessage[AC]]):
     def batch(self) -> AsyncBatch[AC]:
         """A new batch, which collects messages and policies until it is executed."""
         return AsyncBatch(self._runner)
+
+    def events(
+        self,
+        conn: psycopg.AsyncConnection[Any],
+        *,
+        event_channel: str | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[Event]:
+        """Listen, from the first step of the iteration on, and yield what happens in the queue.
+
+        See Queue.events.
+        """
+        return AsyncSession(self.schema, conn).run(events(self._runner.statements, event_channel, timeout))
+
+    async def wait_deleted(
+        self,
+        conn: psycopg.AsyncConnection[Any],
+        ids: Iterable[int],
+        timeout: float | None = None,
+        *,
+        event_channel: str | None = None,
+    ) -> None:
+        """Return when all of these messages are gone, those that were gone before included.
+
+        See Queue.wait_deleted.
+        """
+        routine = wait_deleted(self._runner.statements, ids, event_channel, timeout)
+        async for _ in AsyncSession(self.schema, conn).run(routine):
+            pass
