@@ -112,15 +112,6 @@ def translate(error: BaseException) -> DatabaseError | None:
     return None
 
 
-def translated(error: Exception) -> Exception:
-    """The error to raise for one that may be a driver's: pylonny's own, where there is one."""
-    found = None if isinstance(error, Error) else translate(error)
-    if found is None:
-        return error
-    found.__cause__ = error
-    return found
-
-
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """An error and those that it was made from: SQLAlchemy's `orig`, anybody's `__cause__`."""
     while error is not None:

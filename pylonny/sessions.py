@@ -16,7 +16,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from pylonny.adapters import AsyncPsycopg, Psycopg
-from pylonny.errors import ListenError, translated
+from pylonny.errors import ConnectionLostError, Error, ListenError, translate
 from pylonny.operations import AsyncRunner, Operation, Runner
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ class Session:
                     try:
                         answer = self._perform(step)
                     except Exception as error:  # noqa: BLE001 - the routine raises it again
-                        step = routine.throw(translated(error))
+                        step = routine.throw(explained(error, self._conn))
                         continue
                 step = routine.send(answer)
         except StopIteration:
@@ -122,7 +122,7 @@ class AsyncSession:
                     try:
                         answer = await self._perform(step)
                     except Exception as error:  # noqa: BLE001 - the routine raises it again
-                        step = routine.throw(translated(error))
+                        step = routine.throw(explained(error, self._conn))
                         continue
                 step = routine.send(answer)
         except StopIteration:
@@ -147,6 +147,19 @@ class AsyncSession:
                 found = self._conn.notifies(timeout=seconds, stop_after=1)
                 return [notification.payload async for notification in found]
         return None
+
+
+def explained(error: Exception, conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> Exception:
+    """The error to raise for one that may be psycopg's: ConnectionLostError if it cost the connection."""
+    if isinstance(error, Error):
+        return error
+    found = translate(error)
+    if conn.closed and isinstance(error, psycopg.OperationalError):
+        found = ConnectionLostError(str(error).splitlines()[0], "", error.sqlstate or "")
+    if found is None:
+        return error
+    found.__cause__ = error
+    return found
 
 
 def _check_mode(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:

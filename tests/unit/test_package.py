@@ -38,8 +38,9 @@ def test_the_template_engine_is_loaded_when_something_is_rendered() -> None:
 
 
 def test_the_queue_is_imported_in_50_ms() -> None:
+    # The time that it computes, since others use the machine too.
     code = (
-        "import psycopg, time; t = time.perf_counter(); import pylonny.queue; print(time.perf_counter() - t)"
+        "import psycopg, time; t = time.process_time(); import pylonny.queue; print(time.process_time() - t)"
     )
     command = [sys.executable, "-c", code]
     times = [float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(3)]
