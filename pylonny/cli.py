@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from pylonny import __version__
-from pylonny.errors import InvalidNameError, PylonnyError
+from pylonny.errors import Error, InvalidNameError
 
 if TYPE_CHECKING:
     import psycopg
@@ -105,7 +105,7 @@ examples:
   {PROG} bench --workload W1,W5 --begin --json figures.json --plot figures.svg"""
 
 
-class UsageError(PylonnyError):
+class UsageError(Error):
     """The command cannot be meant as it was given."""
 
 
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = run(options)
         sys.stdout.flush()
-    except PylonnyError as error:
+    except Error as error:
         print(f"{prog}: {_one_line(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
@@ -361,11 +361,11 @@ def _bench(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _connected(dsn: str | None) -> Generator[psycopg.Connection[Any]]:
-    """A connection to the database that was asked for; errors of the database become PylonnyError."""
+    """A connection to the database that was asked for; errors of the database become Error."""
     try:
         import psycopg
     except ImportError as error:
-        raise PylonnyError(
+        raise Error(
             f"psycopg does not start: {error}", "bring it its libpq with  pip install 'pylonny[binary]'"
         ) from error
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -392,7 +392,7 @@ def _connected(dsn: str | None) -> Generator[psycopg.Connection[Any]]:
     except psycopg.Error as error:
         # libpq goes on, in indented lines, with guesses.
         lines = [line for line in str(error).splitlines() if not line.startswith("\t")]
-        raise PylonnyError(
+        raise Error(
             "cannot connect: "
             + " ".join(lines).removeprefix("connection is bad: ").removeprefix("connection failed: "),
             "check that the server runs, and --dsn, DATABASE_URL or PGHOST, PGDATABASE and PGUSER",
@@ -401,7 +401,7 @@ def _connected(dsn: str | None) -> Generator[psycopg.Connection[Any]]:
         conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # whatever the role's default is
         yield conn
     except psycopg.Error as error:
-        raise PylonnyError(str(error)) from error
+        raise Error(str(error)) from error
     except KeyboardInterrupt:
         # The server would notice only at the end of what it is doing, or of what it waits for.
         with suppress(psycopg.Error):
@@ -417,7 +417,7 @@ def _confirm(question: str) -> None:
     if not answer.endswith("\n"):
         print(file=sys.stderr)
     if answer.strip().lower() not in ("y", "yes"):
-        raise PylonnyError("nothing was dropped", "answer y, or give --yes")
+        raise Error("nothing was dropped", "answer y, or give --yes")
 
 
 def _cells(found: Installation) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from psycopg.conninfo import make_conninfo
 
-from pylonny.errors import PylonnyError
+from pylonny.errors import Error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +47,7 @@ fi
 """
 
 
-class ServerError(PylonnyError):
+class ServerError(Error):
     """No server was found, or it did not start or stop, or one of its tools failed."""
 
 

@@ -11,14 +11,15 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-
-import jinja2
-from jinja2 import nodes
+from typing import TYPE_CHECKING
 
 from pylonny import __version__
-from pylonny.errors import InvalidNameError, PylonnyError
+from pylonny.errors import Error, InvalidNameError
+
+if TYPE_CHECKING:
+    import jinja2
 
 DEFAULT_SCHEMA = "lonny"
 CONTENTS = "install.sql"
@@ -27,6 +28,10 @@ SCHEMA_COMMENT = "pylonny: a message queue. Created by its install, dropped by i
 MAX_NAME_BYTES = 63  # NAMEDATALEN - 1; PostgreSQL cuts longer identifiers off without an error
 
 _MIGRATION = re.compile(r"migrations/(?P<version>[0-9]{4})_(?P<name>[a-z0-9_]+)\.sql")
+# What a semicolon may be in without ending a statement.
+_TOKEN = re.compile(
+    r"""--[^\n]*|'(?:[^']|'')*'|"(?:[^"]|"")*"|(?P<tag>\$[a-z_]*\$).*?(?P=tag)|[^-'"$;]+|.""", re.DOTALL
+)
 _DOLLAR_TAG = re.compile(r"\$(?P<tag>[a-z]+)\$")
 
 # What install and uninstall begin with: one of them at a time in a schema. The lock's key is one of 64 bits;
@@ -127,6 +132,16 @@ END
 $do$;
 """
 
+# Around an install in a transaction that goes on after it.
+_KEEP_SETTINGS = """\
+SELECT pg_catalog.set_config(pg_catalog.concat('pylonny.', n), pg_catalog.current_setting(n), true)
+FROM pg_catalog.unnest(ARRAY['search_path', 'standard_conforming_strings', 'client_min_messages']) AS n;
+"""
+_RESTORE_SETTINGS = """\
+SELECT set_config(n, current_setting('pylonny.' || n), true)
+FROM unnest(ARRAY['search_path', 'standard_conforming_strings', 'client_min_messages']) AS n;
+"""
+
 _LEDGER_ROW = """\
 INSERT INTO {{ schema }}.migration (version, name, checksum, package_version, applied_at)
 VALUES ({{ version }}, {{ name }}, {{ checksum }}, {{ package_version }}, clock_timestamp());
@@ -136,13 +151,19 @@ VALUES ({{ version }}, {{ name }}, {{ checksum }}, {{ package_version }}, clock_
 def find() -> Path:
     """The folder of the templates: the package's own, or that of the checkout that it is run from.
 
-    Raises PylonnyError if it is in neither place.
+    Raises Error if it is in neither place.
     """
     package = Path(__file__).resolve().parent
     for folder in (package / "sql", package.parent / "sql"):
         if (folder / CONTENTS).is_file():
             return folder
-    raise PylonnyError("the SQL templates are missing from this installation of pylonny", "install it again")
+    raise Error("the SQL templates are missing from this installation of pylonny", "install it again")
+
+
+@cache
+def latest_migration() -> int:
+    """The version that this package installs: the number of its last migration."""
+    return max(int(file.name[:4]) for file in (find() / "migrations").glob("*.sql"))
 
 
 def quote_identifier(name: str) -> str:
@@ -222,16 +243,21 @@ class Templates:
         self._names = {"schema": check_schema(schema)}
         if event_channel is not None:
             self._names["event_channel"] = check_event_channel(event_channel)
-        self._environment = jinja2.Environment(
-            undefined=jinja2.StrictUndefined,
-            autoescape=False,  # noqa: S701 - it is SQL, and the values come quoted
-            keep_trailing_newline=True,
-        )
         self._values: dict[str, str] = {
             "schema": quote_identifier(schema),
             "schema_literal": quote_literal(schema),
             "event_channel": "NULL" if event_channel is None else quote_literal(event_channel),
         }
+
+    @cached_property
+    def _environment(self) -> jinja2.Environment:
+        import jinja2
+
+        return jinja2.Environment(
+            undefined=jinja2.StrictUndefined,
+            autoescape=False,  # noqa: S701 - it is SQL, and the values come quoted
+            keep_trailing_newline=True,
+        )
 
     @cached_property
     def files(self) -> list[Template]:
@@ -271,8 +297,17 @@ class Templates:
             f"{self.opening()}\n{self._render(_FRESH)}\n{body}\nCOMMIT;\n"
         )
 
+    def statements(self) -> list[str]:
+        """The statements of a first install, for a transaction of somebody else's, whose settings stay."""
+        files = "\n".join(self.file(file) for file in self.files)
+        return _split(
+            f"{_KEEP_SETTINGS}\n{self.opening()}\n{self._render(_FRESH)}\n{files}\n{_RESTORE_SETTINGS}"
+        )
+
     def _parts(self) -> Iterator[Template | str]:
         """The table of contents, taken apart: included files, and the text between them."""
+        from jinja2 import nodes
+
         for node in self._environment.parse(self._read(CONTENTS)).body:
             match node:
                 case nodes.Include(template=nodes.Const(value=str(path))):
@@ -280,7 +315,7 @@ class Templates:
                 case nodes.Output(nodes=[nodes.TemplateData(data=text)]):
                     yield text
                 case _:
-                    raise PylonnyError(f"{CONTENTS}, line {node.lineno}: only text and includes belong here")
+                    raise Error(f"{CONTENTS}, line {node.lineno}: only text and includes belong here")
 
     def _read(self, path: str) -> str:
         # Line ends become "\n", so that a checksum is the same on every system.
@@ -299,6 +334,17 @@ class Templates:
             return f"${tag}$"
 
         return _DOLLAR_TAG.sub(replace, text)
+
+
+def _split(script: str) -> list[str]:
+    """The statements of a script, without what is only comment."""
+    statements = [""]
+    for token in _TOKEN.finditer(script):
+        if token[0] == ";":
+            statements.append("")
+        elif not token[0].startswith("--"):
+            statements[-1] += token[0]
+    return [statement.strip() for statement in statements if statement.strip()]
 
 
 def render_install(

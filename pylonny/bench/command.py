@@ -25,7 +25,7 @@ from pylonny.bench.run import (
     with_setting,
 )
 from pylonny.bench.systems import Connection, Floor, System, execute
-from pylonny.errors import PylonnyError
+from pylonny.errors import Error
 
 _SETTINGS = [
     *("server_version", "shared_buffers", "fsync", "full_page_writes", "wal_level", "max_wal_size"),
@@ -61,7 +61,7 @@ def run(
 
 
 def check_server(conn: Connection, options: Options) -> None:
-    """Raise PylonnyError if this server, or this role, is none to measure with."""
+    """Raise Error if this server, or this role, is none to measure with."""
     checked = execute(
         conn,
         "SELECT pg_is_in_recovery(), has_database_privilege(current_database(), 'CREATE'),"
@@ -71,14 +71,14 @@ def check_server(conn: Connection, options: Options) -> None:
     in_recovery, may_create, free = checked or (False, True, 0)
     clients = max(options.clients or workload.clients for workload in options.workloads)
     if in_recovery:
-        raise PylonnyError("this server is a standby", "measure the one that it follows")
+        raise Error("this server is a standby", "measure the one that it follows")
     if not may_create:
-        raise PylonnyError(
+        raise Error(
             f'role "{conn.info.user}" may not create schemas in database "{conn.info.dbname}"',
             "GRANT CREATE ON DATABASE, or measure in another database",
         )
     if free < clients + 3:
-        raise PylonnyError(f"the server has {free} connections left", "take fewer with --clients")
+        raise Error(f"the server has {free} connections left", "take fewer with --clients")
 
 
 def measure_all(

@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pylonny.bench.scripts import Json, Script
 from pylonny.bench.statistics import Rounds
-from pylonny.errors import PylonnyError
+from pylonny.errors import Error
 from pylonny.server import ServerError, find_binaries
 
 _TICK = 0.1  # seconds between two looks at the processes
@@ -42,7 +42,7 @@ class Driver(Protocol):
     def run(self, dsn: str, script: Script, clients: int, seconds: int, tick: Tick) -> Rounds:
         """Run it for so long; `tick` is told, now and then, how many seconds that has been.
 
-        Raises PylonnyError with the first thing that a session complained about.
+        Raises Error with the first thing that a session complained about.
         """
         ...
 
@@ -50,7 +50,7 @@ class Driver(Protocol):
 def open_driver(name: str) -> Driver:
     """The driver "pgbench" or "psycopg"; "auto": pgbench if there is one.
 
-    Raises PylonnyError if there is none.
+    Raises Error if there is none.
     """
     if name != "psycopg":
         for path, libraries in _pgbenches():
@@ -58,7 +58,7 @@ def open_driver(name: str) -> Driver:
             if version and int(re.split(r"\D", version)[0]) >= _OLDEST:
                 return Pgbench(path, libraries, version)
         if name == "pgbench":
-            raise PylonnyError(
+            raise Error(
                 f"no pgbench of version {_OLDEST} or newer found",
                 "install PostgreSQL's client programs, or take --driver psycopg",
             )
@@ -100,7 +100,7 @@ class Pgbench:
                 # Status 2: some session was given up.
                 if process.returncode != 0:
                     reason = _first_complaint(err) or "it failed and does not say why"
-                    raise PylonnyError(f"pgbench: {reason}")
+                    raise Error(f"pgbench: {reason}")
                 steps = _step_means(out, [step for step, _ in commands])
             return _read_logs(folder.glob("log.*"), steps)
 
@@ -142,7 +142,7 @@ def _read_logs(paths: Iterable[Path], steps_ms: dict[str, float]) -> Rounds:
                 durations.append(int(fields[2]) / 1e6)
                 ends.append(int(fields[4]) + int(fields[5]) / 1e6)
     if not ends:
-        raise PylonnyError("not a single round was done in time", "give more time: --duration")
+        raise Error("not a single round was done in time", "give more time: --duration")
     return Rounds(ends, durations, steps_ms)
 
 
@@ -232,7 +232,7 @@ def _line(process: subprocess.Popen[str]) -> str:
     if process.stdout is not None and (line := process.stdout.readline()):
         return line
     _, said = process.communicate()
-    raise PylonnyError(f"psycopg: {said.strip() or 'a session ended and does not say why'}")
+    raise Error(f"psycopg: {said.strip() or 'a session ended and does not say why'}")
 
 
 def _together(parts: Sequence[Json]) -> Rounds:
@@ -244,7 +244,7 @@ def _together(parts: Sequence[Json]) -> Rounds:
         for step, seconds in part["steps"].items():
             sums[step] = sums.get(step, 0) + seconds
     if not ends:
-        raise PylonnyError("not a single round was done in time", "give more time: --duration")
+        raise Error("not a single round was done in time", "give more time: --duration")
     return Rounds(ends, durations, {step: round(1000 * total / len(ends), 3) for step, total in sums.items()})
 
 
@@ -266,7 +266,7 @@ def _started(
 def _wait(processes: Sequence[subprocess.Popen[bytes]], seconds: float, tick: Tick) -> None:
     _until(seconds + _GRACE, tick, lambda: all(process.poll() is not None for process in processes))
     if any(process.poll() is None for process in processes):
-        raise PylonnyError(f"a round did not end within {_GRACE} seconds", "see what its sessions wait for")
+        raise Error(f"a round did not end within {_GRACE} seconds", "see what its sessions wait for")
 
 
 def _until(seconds: float, tick: Tick, done: Callable[[], bool]) -> None:

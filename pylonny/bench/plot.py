@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pylonny.bench.report import Summary, check_output
 from pylonny.bench.workloads import WORKLOADS
-from pylonny.errors import PylonnyError
+from pylonny.errors import Error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,14 +21,14 @@ _ENDINGS = (".pdf", ".png", ".svg")
 
 
 def check_plot(path: Path | None) -> None:
-    """Raise PylonnyError if no plot can be drawn there."""
+    """Raise Error if no plot can be drawn there."""
     if path is None:
         return
     check_output(path)
     if path.suffix.lower() not in _ENDINGS:
-        raise PylonnyError(f"{path} has none of the endings {', '.join(_ENDINGS)}", "name it plot.svg, say")
+        raise Error(f"{path} has none of the endings {', '.join(_ENDINGS)}", "name it plot.svg, say")
     if find_spec("matplotlib") is None:
-        raise PylonnyError("a plot takes matplotlib", "pip install 'pylonny[bench]'")
+        raise Error("a plot takes matplotlib", "pip install 'pylonny[bench]'")
 
 
 def plot(path: Path, summaries: Sequence[Summary], title: str) -> None:

@@ -11,7 +11,7 @@ from statistics import median
 
 from pylonny.bench.run import Json, Run
 from pylonny.bench.workloads import WORKLOADS, Workload
-from pylonny.errors import PylonnyError
+from pylonny.errors import Error
 
 FORMAT = 1  # of the file; a reader should refuse a greater one
 
@@ -162,10 +162,10 @@ def write_json(path: Path, value: Json) -> None:
 
 
 def check_output(path: Path | None) -> None:
-    """Raise PylonnyError if a file cannot be written there: before the work, not after it."""
+    """Raise Error if a file cannot be written there: before the work, not after it."""
     if path is None:
         return
     if path.is_dir() or not path.parent.is_dir():
-        raise PylonnyError(f"{path} cannot be a file", "name one in a folder that is there")
+        raise Error(f"{path} cannot be a file", "name one in a folder that is there")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise PylonnyError(f"{path} may not be written", "name a file in a folder of yours")
+        raise Error(f"{path} may not be written", "name a file in a folder of yours")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pylonny.errors import PylonnyError
+from pylonny.errors import Error
 
 MILLION = 1_000_000
 
@@ -70,6 +70,6 @@ def chosen(names: Sequence[str]) -> list[Workload]:
     """Those of that name, and those that they are compared with, in the order of WORKLOADS."""
     for name in names:
         if name not in WORKLOADS:
-            raise PylonnyError(f"there is no workload {name}", f"there are {', '.join(WORKLOADS)}")
+            raise Error(f"there is no workload {name}", f"there are {', '.join(WORKLOADS)}")
     wanted = {*names, *(WORKLOADS[name].base for name in names)}
     return [workload for workload in WORKLOADS.values() if workload.name in wanted]

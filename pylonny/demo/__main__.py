@@ -51,7 +51,7 @@ def demo(argv: list[str] | None) -> int:
         from pylonny.demo.processes import DemoError
         from pylonny.demo.run import Options, run
         from pylonny.demo.screen import open_screen
-        from pylonny.errors import PylonnyError
+        from pylonny.errors import Error
         from pylonny.server import ServerError
     except ImportError as error:
         say(f"{error}: pip install 'pylonny[embedded]'")
@@ -59,7 +59,7 @@ def demo(argv: list[str] | None) -> int:
     options = Options(args.root, args.workers, args.batch, args.lock_ms, args.keep)
     try:
         return 0 if run(options, open_screen()) else 1
-    except (DemoError, ServerError, PylonnyError, psycopg.Error) as error:
+    except (DemoError, ServerError, Error, psycopg.Error) as error:
         say(f"The demo failed: {' '.join(str(error).split())}")
         return 1
 

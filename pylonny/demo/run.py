@@ -55,7 +55,7 @@ def run(options: Options, screen: Screen) -> bool:
     """Run the demo once; True if all was seen to be as promised.
 
     In the end nothing is left of it, but for the server if it is to be kept. Raises DemoError, ServerError,
-    PylonnyError or psycopg.Error if it could not be carried through.
+    Error or psycopg.Error if it could not be carried through.
     """
     screen.say(
         "pylonny is a message queue that is nothing but PostgreSQL. Here it does a real job.\n", "bold"

@@ -19,8 +19,8 @@ from typing import Any
 import psycopg
 
 from pylonny.demo.files import sha256
-from pylonny.queue import Message, NotAvailable, Queue
-from pylonny.results import DeleteResult
+from pylonny.queue import Message, Queue
+from pylonny.results import DeleteResult, NotAvailable
 
 _MAX_WAIT_MS = 100  # how long a new message, which no retry_ms foretells, may stay unnoticed
 

@@ -19,7 +19,7 @@ from pylonny.bench.drivers import open_driver
 from pylonny.bench.run import Options, Place, connected, stoppable
 from pylonny.bench.systems import Floor, Queue, System
 from pylonny.bench.workloads import DEFAULT, chosen
-from pylonny.errors import PylonnyError
+from pylonny.errors import Error
 from pylonny.server import PrivateServer
 from tests.bench import markdown, peers
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
             bench(
                 options, " ".join(["make bench", *([f'ARGS="{" ".join(arguments)}"'] if arguments else [])])
             )
-    except (PylonnyError, psycopg.Error) as error:
+    except (Error, psycopg.Error) as error:
         print(f"bench: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -74,7 +74,7 @@ def bench(options: argparse.Namespace, command: str) -> None:
     wanted = [name for name in options.peers.split(",") if name]
     found = [peer for peer in peers.PEERS if peer.name in wanted]
     if len(found) != len(wanted):
-        raise PylonnyError(f"there is a peer unknown among {options.peers}")
+        raise Error(f"there is a peer unknown among {options.peers}")
     report.check_output(options.json)
     plot.check_plot(options.plot)
     commit = options.synchronous_commit

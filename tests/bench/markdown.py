@@ -8,7 +8,7 @@ from pathlib import Path
 from pylonny.bench.report import Summary
 from pylonny.bench.run import Json
 from pylonny.bench.workloads import WORKLOADS
-from pylonny.errors import PylonnyError
+from pylonny.errors import Error
 
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 
@@ -74,7 +74,7 @@ def insert(path: Path, text: str) -> None:
     """Put the text between the markers of a file."""
     whole = path.read_text()
     if whole.count(BEGIN) != 1 or whole.count(END) != 1:
-        raise PylonnyError(f"{path} has no {BEGIN} and {END}", "put them, each once, where the table belongs")
+        raise Error(f"{path} has no {BEGIN} and {END}", "put them, each once, where the table belongs")
     before, _, rest = whole.partition(BEGIN)
     _, _, after = rest.partition(END)
     path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")

@@ -17,7 +17,7 @@ from typing import Literal
 from pylonny.bench.scripts import Step
 from pylonny.bench.systems import Connection, Left, count_left, execute, life
 from pylonny.bench.workloads import Workload
-from pylonny.errors import PylonnyError
+from pylonny.errors import Error
 from pylonny.server import PrivateServer
 
 CACHE = Path(__file__).parents[2] / ".bench"
@@ -169,7 +169,7 @@ def for_pgbench(text: str) -> str:
 def replaced(text: str, old: str, new: str) -> str:
     """The text with the one place changed; if there is not one, the client is not the one that is known."""
     if text.count(old) != 1:
-        raise PylonnyError(f"{old!r} is not once in what the client sends: {text}")
+        raise Error(f"{old!r} is not once in what the client sends: {text}")
     return text.replace(old, new)
 
 
@@ -178,7 +178,7 @@ def collected(text: str, peer: Peer) -> str:
     text = replaced(text, *peer.narrowed) if peer.narrowed[0] else text
     before, found, after = text.strip().rstrip(";").rpartition(peer.final)
     if not found:
-        raise PylonnyError(f"{peer.final!r} is not in what {peer.name} sends: {text}")
+        raise Error(f"{peer.final!r} is not in what {peer.name} sends: {text}")
     head = f"{before.rstrip()}, taken" if before.strip() else "WITH taken"
     return f"{head} AS ({found}{after}) SELECT count(*) AS n, array_agg({peer.id}) AS ids FROM taken"
 
@@ -193,7 +193,7 @@ def fetch(peers: Sequence[Peer]) -> None:
         _run([sys.executable, "-m", "venv", str(CACHE / "venv")])
     if wanted["node"] and not shutil.which("npm"):
         names = ", ".join(peer.name for peer in wanted["node"])
-        raise PylonnyError(f"{names} take Node.js and npm", "install them, or name other peers with --peers")
+        raise Error(f"{names} take Node.js and npm", "install them, or name other peers with --peers")
     for language, found in wanted.items():
         for peer in found:
             stamp = CACHE / f"{language}.{peer.name}"
@@ -235,4 +235,4 @@ def _run(command: list[str], cwd: str | None = None, env: dict[str, str] | None 
     )
     if done.returncode != 0:
         words = " ".join(done.stdout.split())[-500:]
-        raise PylonnyError(f"{Path(command[0]).name} failed: {words or done.returncode}")
+        raise Error(f"{Path(command[0]).name} failed: {words or done.returncode}")

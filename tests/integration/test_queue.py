@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import inspect
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from pylonny import Channel, Message, NotAvailable, Queue
-from pylonny.migrate import install
+from pylonny import (
+    Channel,
+    ConflictError,
+    Content,
+    DatabaseError,
+    Error,
+    InvalidArgumentError,
+    InvalidNameError,
+    Message,
+    NotAvailable,
+    NotInstalledError,
+    PermissionDeniedError,
+    Queue,
+    TransactionError,
+    VersionMismatchError,
+    __version__,
+)
+from pylonny.migrate import install, status
 from pylonny.results import DeferResult, DeleteResult, HeartbeatResult
 from tests.conftest import Connect
 from tests.support.databases import SCHEMAS
@@ -199,21 +216,161 @@ def test_everything_is_part_of_the_callers_transaction(connect: Connect) -> None
     assert message.delete(other) is DeleteResult.MESSAGE_DELETED
 
 
-def test_bad_arguments_raise_the_databases_errors(connect: Connect) -> None:
+def test_bad_arguments_raise(connect: Connect) -> None:
     conn = connect()
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match="lock_ms"):
+    with pytest.raises(InvalidArgumentError, match="lock_ms") as caught:
         QUEUE.message.create(conn, content=b"", lock_ms=-1)
-    with pytest.raises(psycopg.errors.NumericValueOutOfRange):
+    assert isinstance(caught.value.__cause__, psycopg.errors.InvalidParameterValue)
+    assert isinstance(caught.value, ValueError)
+    with pytest.raises(InvalidArgumentError) as caught:
         QUEUE.message.create(conn, content=b"", lock_ms=2**63)
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match="channel"):
+    assert caught.value.sqlstate == "22003"
+    with pytest.raises(InvalidArgumentError, match="channel"):
         QUEUE.channel("").message.create(conn, content=b"", lock_ms=1)
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match="max_messages"):
+    with pytest.raises(InvalidArgumentError, match="max_messages"):
         QUEUE.dequeue_many(conn, 0)
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match="max_concurrency"):
+    with pytest.raises(InvalidArgumentError, match="max_concurrency"):
         QUEUE.channel("a").policy.set(conn, max_concurrency=-1)
-    with pytest.raises(psycopg.errors.InvalidSchemaName):
-        Queue("nowhere").dequeue(conn)
+    with pytest.raises(TypeError, match="lokc_ms"):
+        QUEUE.dequeue(conn, lokc_ms=1)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    with pytest.raises(InvalidNameError):
+        Queue("")
+    with pytest.raises(InvalidNameError):
+        Queue("pg_queue")
     assert isinstance(QUEUE.dequeue(conn), NotAvailable)
+
+
+def test_errors_of_the_transaction_have_classes(connect: Connect) -> None:
+    conn, other = connect(), connect()
+    with conn.transaction():
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        with pytest.raises(TransactionError) as caught:
+            QUEUE.dequeue(conn)
+        assert caught.value.sqlstate == "25001"
+        assert caught.value.hint
+        raise psycopg.Rollback
+    QUEUE.message.create(conn, content=b"", lock_ms=60_000)
+    message = dequeue(conn)
+    other.execute("SET lock_timeout = '10ms'")
+    with conn.transaction():
+        message.delete(conn)
+        with pytest.raises(ConflictError):
+            message.delete(other)
+
+
+def test_an_error_without_an_sqlstate_stays_the_drivers(connect: Connect) -> None:
+    conn = connect()
+    conn.close()
+    with pytest.raises(psycopg.OperationalError, match="closed"):
+        QUEUE.dequeue(conn)
+
+
+def test_an_error_that_is_not_known_is_a_database_error(connect: Connect) -> None:
+    conn = connect()
+    conn.execute("SET statement_timeout = '50ms'")
+    with connect().transaction() as transaction:
+        transaction.connection.execute("LOCK TABLE lonny.message")
+        with pytest.raises(Error, match="timeout") as caught:
+            QUEUE.message.create(conn, content=b"", lock_ms=1)
+    assert type(caught.value) is DatabaseError
+    assert caught.value.sqlstate == "57014"
+
+
+def test_who_may_not_is_told_so(connect: Connect) -> None:
+    conn = connect()
+    conn.execute("CREATE ROLE nobody_special")
+    conn.execute("SET ROLE nobody_special")
+    with pytest.raises(PermissionDeniedError, match="permission denied"):
+        QUEUE.dequeue(conn)
+    conn.execute("RESET ROLE")
+    conn.execute("DROP ROLE nobody_special")
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_a_schema_that_is_not_there_says_what_to_run(connect: Connect, autocommit: bool) -> None:
+    conn = connect(autocommit=autocommit)
+    with pytest.raises(NotInstalledError) as caught:
+        Queue("nowhere").dequeue(conn)
+    assert caught.value.message == 'there is no queue of pylonny in schema "nowhere"'
+    assert caught.value.hint == "run  python -m pylonny install --schema nowhere"
+    conn.rollback()
+    conn.execute("CREATE SCHEMA nowhere")
+    conn.commit()
+    with pytest.raises(NotInstalledError, match="python -m pylonny install --schema nowhere"):
+        Queue("nowhere").dequeue(conn)
+
+
+def test_a_queue_of_another_version_says_what_to_run(connect: Connect) -> None:
+    conn, queue = connect(), Queue('My "Queue" 1')
+    queue.check_version(conn)
+    conn.execute('DROP FUNCTION "My ""Queue"" 1".message_cancel')
+    in_transaction = connect(autocommit=False)
+    update = """UPDATE "My ""Queue"" 1".migration SET version = %s, package_version = '7.8'"""
+    for version, hint in [(0, "--schema 'My \"Queue\" 1'"), (10_000, "upgrade pylonny")]:
+        conn.execute(update, [version])
+        expected = f"of pylonny 7.8, migration {version}: .*{__version__}"
+        with pytest.raises(VersionMismatchError, match=expected) as caught:
+            queue.check_version(conn)
+        assert hint in caught.value.hint
+        with pytest.raises(VersionMismatchError, match=f"migration {version}"):
+            queue.cancel(conn, 1)
+        with pytest.raises(NotInstalledError, match=r"message_cancel.*install.*upgrade pylonny"):
+            queue.cancel(in_transaction, 1)
+        in_transaction.rollback()
+    conn.execute('DELETE FROM "My ""Queue"" 1".migration')
+    with pytest.raises(VersionMismatchError, match="migration 0"):
+        queue.check_version(conn)
+
+
+def test_a_function_that_is_missing_though_the_version_is_right_is_told(connect: Connect) -> None:
+    conn = connect()
+    conn.execute("DROP FUNCTION lonny.message_cancel")
+    with pytest.raises(DatabaseError, match=r"lonny\.message_cancel") as caught:
+        QUEUE.cancel(conn, 1)
+    assert caught.value.sqlstate == "42883"
+
+
+def test_methods_show_their_arguments_and_what_they_do() -> None:
+    signature = "(self, conn, /, lock_ms: 'Duration | None' = None)"
+    assert str(inspect.signature(Queue.dequeue)) == signature
+    assert (inspect.getdoc(Queue.dequeue) or "").startswith("Take the next message in rotation")
+
+
+def test_json_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        Content.from_json(float("nan"))
+    with pytest.raises(ValueError, match="Expecting value"):
+        Content(b"x").json()
+    with pytest.raises(UnicodeDecodeError):
+        Content(b"\xff").text()
+
+
+def test_a_part_of_a_millisecond_counts_as_a_whole_one(connect: Connect) -> None:
+    conn = connect()
+    QUEUE.message.create(conn, content=b"", lock_ms=timedelta(microseconds=1), delay_ms=timedelta(days=-1))
+    assert conn.execute("SELECT lock_ms FROM lonny.message").fetchone() == (1,)
+
+
+def test_migrations_are_the_statements_of_an_install(connect: Connect) -> None:
+    conn, name = connect(autocommit=False), 'it\'s; "new" -- $do$'
+    settings = "SELECT current_setting('search_path'), current_setting('client_min_messages')"
+    conn.execute("SET search_path = public, tap")
+    before = conn.execute(settings).fetchall()
+    queue = Queue(name)
+    statements = queue.migrations(event_channel="events; \\' --")
+    assert len(statements) > 100
+    for statement in statements:
+        conn.execute(statement.encode())
+    assert conn.execute(settings).fetchall() == before
+    conn.commit()
+    queue.check_version(conn)
+    [installed] = [found for found in status(conn) if found.schema == name]
+    assert (installed.version, installed.event_channel) == (1, "events; \\' --")
+    queue.message.create(conn, content=b"", lock_ms=1)
+    assert dequeue(conn, queue).num_attempts == 1
+    with pytest.raises(psycopg.errors.DuplicateSchema):
+        for statement in statements:
+            conn.execute(statement.encode())
 
 
 @pytest.mark.parametrize("cursor_factory", [psycopg.Cursor, psycopg.ClientCursor, psycopg.RawCursor])
@@ -250,7 +407,7 @@ def test_a_message_is_a_value(connect: Connect) -> None:
     message = dequeue(conn)
     assert message.unlock_at.tzinfo is not None
     at = datetime(2030, 1, 1, tzinfo=UTC)
-    shown = Message(1, "a", b"x", None, 1, False, at, Queue("other").message)  # type: ignore[arg-type]
+    shown = Message(1, "a", Content(b"x"), None, 1, False, at, message._runner)  # pyright: ignore[reportPrivateUsage]
     assert repr(shown) == (
         "Message(id=1, channel='a', content=b'x', state=None, num_attempts=1, is_unlocked=False,"
         f" unlock_at={at!r})"

@@ -16,7 +16,7 @@ from pylonny.bench.statistics import Rounds, percentile
 from pylonny.bench.systems import Floor, Queue, System, script
 from pylonny.bench.workloads import DEFAULT, WORKLOADS, chosen
 from pylonny.cli import main, parser
-from pylonny.errors import PylonnyError
+from pylonny.errors import Error
 from tests.bench import markdown
 from tests.bench.peers import PEERS, collected, for_pgbench, replaced
 
@@ -201,11 +201,11 @@ def test_help_names_every_workload() -> None:
 def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     report.check_output(None)
     report.check_output(tmp_path / "new.json")
-    with pytest.raises(PylonnyError, match="cannot be a file"):
+    with pytest.raises(Error, match="cannot be a file"):
         report.check_output(tmp_path)
-    with pytest.raises(PylonnyError, match="cannot be a file"):
+    with pytest.raises(Error, match="cannot be a file"):
         report.check_output(tmp_path / "missing" / "new.json")
-    with pytest.raises(PylonnyError, match="none of the endings"):
+    with pytest.raises(Error, match="none of the endings"):
         plot.check_plot(tmp_path / "plot.txt")
 
 
@@ -252,7 +252,7 @@ def test_the_section_of_the_readme_is_replaced(tmp_path: Path) -> None:
     markdown.insert(readme, text)
     assert readme.read_text() == f"before\n<!-- bench -->\n{text}\n<!-- /bench -->\nafter\n"
     readme.write_text("no markers")
-    with pytest.raises(PylonnyError, match="has no <!-- bench -->"):
+    with pytest.raises(Error, match="has no <!-- bench -->"):
         markdown.insert(readme, text)
 
 
@@ -278,7 +278,7 @@ def test_a_dequeue_of_many_answers_in_one_row() -> None:
 
 def test_a_client_that_sends_something_else_is_noticed() -> None:
     pgmq = PEERS[0]
-    with pytest.raises(PylonnyError, match="is not once in"):
+    with pytest.raises(Error, match="is not once in"):
         replaced("SELECT x", *pgmq.found)
-    with pytest.raises(PylonnyError, match="is not in what pgmq sends"):
+    with pytest.raises(Error, match="is not in what pgmq sends"):
         collected("SELECT x", pgmq)

