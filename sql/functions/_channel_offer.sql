@@ -53,9 +53,10 @@ BEGIN
         is_busy := true;
       ELSIF v_step = 2 AND v_survey.next_status IS NOT NULL AND (v_survey.release_at > v_now) IS NOT TRUE
             AND (v_survey.room > 0 OR v_survey.over_ids <> '{}' OR v_survey.room = 0 AND v_survey.ready_ids <> '{}') THEN
-        -- Does it depend on rows that are perhaps in others' hands?
-        IF v_survey.is_next_held OR v_survey.suspect_ids <> '{}'
-           OR v_survey.is_ending AND (v_survey.room <= 0 OR v_survey.ready_ids <> '{}') THEN
+        -- Does it depend on rows that are perhaps in others' hands? If too many are ready they are put back bit by bit, which has to last.
+        IF NOT v_survey.is_flooded
+           AND (v_survey.is_next_held OR v_survey.suspect_ids <> '{}'
+                OR v_survey.is_ending AND (v_survey.room <= 0 OR v_survey.ready_ids <> '{}')) THEN
           offered := {{ schema }}._channel_try_release(p_lane, p_channel, p_over_ids);
         ELSE
           offered := {{ schema }}._channel_release(p_lane, p_channel, p_over_ids);
