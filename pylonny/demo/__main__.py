@@ -74,14 +74,22 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", type=folder, help="hash the files in this folder instead")
     parser.add_argument("--keep", action="store_true", help="leave the server up at the end, to look into it")
     parser.add_argument(
-        "--workers", type=AtLeast(2), default=4, help="worker processes, 2 or more: one will be killed"
+        "--workers",
+        type=AtLeast(2),
+        default=4,
+        help="worker processes, 2 or more: one will be killed (default: %(default)s)",
     )
-    parser.add_argument("--batch", type=AtLeast(1), default=10, help="messages that a worker takes at a time")
+    parser.add_argument(
+        "--batch",
+        type=AtLeast(1),
+        default=10,
+        help="messages that a worker takes at a time (default: %(default)s)",
+    )
     parser.add_argument(
         "--lock-ms",
         type=AtLeast(100),
         default=3000,
-        help="after how long the killed worker's messages come back",
+        help="milliseconds until the killed worker's messages come back (default: %(default)s)",
     )
     return parser
 
