@@ -7,7 +7,6 @@ A failure is one line on stderr that says what to do. Exit status: 0 done, 1 fai
 from __future__ import annotations
 
 import argparse
-import io
 import logging
 import os
 import sys
@@ -152,8 +151,9 @@ def _prepare_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # the caller closed it, as in `status >&-`
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - until the end
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name may have letters that a terminal has not
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # what stands in for it may not have that
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")  # a name may have letters that a terminal has not
 
 
 def _discard_output() -> None:
