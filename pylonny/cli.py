@@ -257,27 +257,27 @@ def _add_bench_options(parser: _Parser) -> None:
     )
     parser.add_argument(
         "--duration",
-        type=_at_least(1),
+        type=at_least(1),
         default=3,
         metavar="SECONDS",
         help="length of a run (default: %(default)s)",
     )
     parser.add_argument(
         "--snapshot-duration",
-        type=_at_least(2),
+        type=at_least(2),
         default=120,
         metavar="SECONDS",
         help="length of a run beside a held snapshot, as those of W6 (default: %(default)s)",
     )
     parser.add_argument(
         "--repetitions",
-        type=_at_least(1),
+        type=at_least(1),
         default=3,
         metavar="N",
         help="how often each is run; the median counts (default: %(default)s)",
     )
     parser.add_argument(
-        "--clients", type=_at_least(1), metavar="N", help="sessions at a time (default: 8, with batches 4)"
+        "--clients", type=at_least(1), metavar="N", help="sessions at a time (default: 8, with batches 4)"
     )
     parser.add_argument(
         "--synchronous-commit",
@@ -479,7 +479,7 @@ def _name(what: Literal["schema", "event channel"]) -> Callable[[str], str]:
     return convert
 
 
-def _at_least(least: int) -> Callable[[str], int]:
+def at_least(least: int) -> Callable[[str], int]:
     """What argparse converts a whole number with that is not below the least."""
 
     def convert(text: str) -> int:
