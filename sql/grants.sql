@@ -3,6 +3,7 @@
 REVOKE ALL ON FUNCTION
   {{ schema }}._clock(),
   {{ schema }}._lane(text),
+  {{ schema }}._channel_name(text, bigint, timestamptz),
   {{ schema }}._event_channel(),
   {{ schema }}._event_notify(text, bigint, text, bigint),
   {{ schema }}._raise_invalid(text, text, text),

@@ -1,7 +1,6 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._channel_advance(p_lane bigint, p_channel text, p_released_at timestamptz, p_over_ids bigint[], p_max integer)
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 -- The one place that decides what of a limited channel becomes ready. It is level-triggered: it looks at what is, and keeps no count that
 -- could drift. The caller holds the lane's mutex until the end of its transaction, and has removed the wakes that brought it here before.

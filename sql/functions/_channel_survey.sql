@@ -4,7 +4,6 @@ CREATE OR REPLACE FUNCTION {{ schema }}._channel_survey(
   OUT suspect_ids bigint[], OUT is_flooded boolean, OUT is_ending boolean, OUT released_at timestamptz, OUT release_at timestamptz, OUT early_at timestamptz,
   OUT next_status {{ schema }}.message_status, OUT next_at timestamptz, OUT next_id bigint, OUT is_next_held boolean)
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 -- Counts what a channel has out: ready and locked together in one statement, so in one snapshot. In two, a message that is dequeued
 -- between them would be in neither. A lock that is over holds its place until that was noticed: a heartbeat may still renew it. A foreign message

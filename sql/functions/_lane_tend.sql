@@ -1,7 +1,6 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._lane_tend(p_lane bigint)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 -- The mutex is only ever tried, never waited for, and is held until the transaction ends, so that the next holder sees what this one did.
 -- If the transaction stays open, this lane's limited channel stands still, and no other; if it rolls back, the wakes are there again.

@@ -1,7 +1,6 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._take_many(p_served bigint, p_max_messages integer, p_lock_ms bigint)
 RETURNS SETOF {{ schema }}.dequeued
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 -- What _take_one would do p_max_messages times, in two statements a round: the next lanes in rotation get equal shares, the first ones one
 -- more where it does not divide, and what a lane could not fill is shared among all in the next round.
@@ -56,7 +55,7 @@ BEGIN
                timer_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms'
           FROM judged j
          WHERE j.is_allowed AND m.id = j.id
-        RETURNING j.round, j.position, j.lane, j.is_unlocked, m.id, m.channel, m.content, m.state, m.num_attempts, m.unlock_at
+        RETURNING j.round, j.position, j.lane, j.is_unlocked, m.id, {{ schema }}._channel_name(m.channel, m.id, m.created_at) AS channel, m.content, m.state, m.num_attempts, m.unlock_at
       ), timed AS (
         INSERT INTO {{ schema }}.wake (lane, channel, at, released_at)
         SELECT j.lane, j.channel, v_now + j.release_interval_ms * interval '1 ms', v_now

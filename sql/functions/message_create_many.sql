@@ -56,8 +56,7 @@ BEGIN
 
   FOR v_row IN
     WITH given AS (
-      SELECT COALESCE(u.channel, gen_random_uuid()::text) AS channel,
-             CASE WHEN u.channel IS NULL THEN 0 ELSE {{ schema }}._lane(u.channel) END AS lane,
+      SELECT u.channel, CASE WHEN u.channel IS NULL THEN 0 ELSE {{ schema }}._lane(u.channel) END AS lane,
              u.content, u.lock_ms, u.delay_ms, v_now + u.delay_ms * interval '1 ms' AS at, u.n
         FROM unnest(message_create_many.channels, message_create_many.contents, v_lock, v_delay)
              WITH ORDINALITY AS u (channel, content, lock_ms, delay_ms, n)
@@ -79,7 +78,7 @@ BEGIN
     SELECT c.id, c.channel, row_number() OVER (ORDER BY c.id) AS n FROM created c ORDER BY c.id
   LOOP
     IF {{ schema }}._event_channel() IS NOT NULL THEN
-      PERFORM {{ schema }}._event_notify('MESSAGE_CREATED', v_row.id, v_row.channel, v_delay[v_row.n]);
+      PERFORM {{ schema }}._event_notify('MESSAGE_CREATED', v_row.id, {{ schema }}._channel_name(v_row.channel, v_row.id, v_now), v_delay[v_row.n]);
     END IF;
     RETURN NEXT v_row.id;
   END LOOP;

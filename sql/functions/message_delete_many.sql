@@ -46,7 +46,7 @@ BEGIN
   ), gone AS (
     DELETE FROM {{ schema }}.message m
      WHERE m.id = ANY (ARRAY (SELECT h.id FROM held h))
-    RETURNING m.id, m.num_attempts, m.lane, m.channel
+    RETURNING m.id, m.num_attempts, m.lane, {{ schema }}._channel_name(m.channel, m.id, m.created_at) AS channel
   )
   SELECT array_agg(g.id ORDER BY g.id), array_agg(g.num_attempts ORDER BY g.id),
          array_agg(g.lane ORDER BY g.id), array_agg(g.channel ORDER BY g.id)

@@ -27,6 +27,7 @@ DECLARE
   v_is_due       boolean;
   v_is_alone     boolean := false;
   v_call_stack   text;
+  v_message      {{ schema }}.dequeued;
   v_taken        record;
   v_seen         tid[] := ARRAY[]::tid[];
   v_ready        tid[];
@@ -65,15 +66,9 @@ BEGIN
           RETURN;
         END IF;
       ELSE
-        v_taken := {{ schema }}._take_one(v_served, 9223372036854775807, NULL, message_dequeue.lock_ms);
-        IF v_taken.lane IS NULL THEN
-          v_taken := {{ schema }}._take_one(-9223372036854775808, v_served, NULL, message_dequeue.lock_ms);
-        END IF;
-        IF (v_taken.message).id IS NOT NULL THEN
-          IF v_taken.lane <> v_served THEN
-            PERFORM setval($regclass${{ schema }}.rotation$regclass$, v_taken.lane);
-          END IF;
-          RETURN NEXT v_taken.message;
+        v_message := {{ schema }}._take_one(v_served, NULL, NULL, message_dequeue.lock_ms);
+        IF v_message.id IS NOT NULL THEN
+          RETURN NEXT v_message;
           RETURN;
         END IF;
       END IF;
@@ -85,7 +80,7 @@ BEGIN
     END IF;
     IF v_taken.taken_ids <> '{}' THEN
       RETURN QUERY
-      SELECT 'MESSAGE_DEQUEUED'::{{ schema }}.dequeue_result, t.id, t.channel, t.content, t.state, t.num_attempts, u.is_unlocked, t.unlock_at, NULL::bigint
+      SELECT 'MESSAGE_DEQUEUED'::{{ schema }}.dequeue_result, t.id, {{ schema }}._channel_name(t.channel, t.id, t.created_at), t.content, t.state, t.num_attempts, u.is_unlocked, t.unlock_at, NULL::bigint
         FROM unnest(v_taken.taken_ids, v_taken.are_unlocked) WITH ORDINALITY AS u (id, is_unlocked, n), LATERAL (
           SELECT m.* FROM {{ schema }}.message m WHERE m.id = u.id LIMIT 1) t
        ORDER BY u.n;

@@ -87,7 +87,7 @@ SELECT 0, 3600000, lonny._clock(), lonny._clock() - i * interval '1 s',
        1, CASE WHEN i % 20 = 0 THEN 'LOCKED'
                WHEN i % 10 = 0 THEN 'WAITING'
                ELSE 'READY' END::lonny.message_status,
-       'none-' || i, 'x'
+       NULL, 'x'
   FROM generate_series(1, 200000) i;
 """
 MINE: LiteralString = """
