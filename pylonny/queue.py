@@ -134,11 +134,16 @@ class Delivery(Message[C]):
 
     __slots__ = ("_held", "_loop", "_session")
 
+    _held: Hold
+    _loop: Loop
+    _session: Session
+
     def __init__(self, held: Hold, runner: Runner[C], loop: Loop, session: Session) -> None:
         super().__init__(*_values(held.message), runner)
-        self._held = held
-        self._loop = loop
-        self._session = session
+        # As its base, frozen, has it; assignments would fail.
+        object.__setattr__(self, "_held", held)
+        object.__setattr__(self, "_loop", loop)
+        object.__setattr__(self, "_session", session)
 
     @property
     def is_lost(self) -> bool:
@@ -165,11 +170,16 @@ class AsyncDelivery(AsyncMessage[AC]):
 
     __slots__ = ("_held", "_loop", "_session")
 
+    _held: Hold
+    _loop: Loop
+    _session: AsyncSession
+
     def __init__(self, held: Hold, runner: AsyncRunner[AC], loop: Loop, session: AsyncSession) -> None:
         super().__init__(*_values(held.message), runner)
-        self._held = held
-        self._loop = loop
-        self._session = session
+        # As its base, frozen, has it; assignments would fail.
+        object.__setattr__(self, "_held", held)
+        object.__setattr__(self, "_loop", loop)
+        object.__setattr__(self, "_session", session)
 
     @property
     def is_lost(self) -> bool:
