@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pylonny.consumer import Backoff, Outcome, RetryPolicy
     from pylonny.errors import (
         ConflictError,
         ConnectionLostError,
@@ -41,10 +42,12 @@ if TYPE_CHECKING:
     from pylonny.queue import (
         AsyncBatch,
         AsyncChannel,
+        AsyncDelivery,
         AsyncMessage,
         AsyncQueue,
         Batch,
         Channel,
+        Delivery,
         Message,
         Queue,
     )
@@ -64,8 +67,10 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncBatch",
     "AsyncChannel",
+    "AsyncDelivery",
     "AsyncMessage",
     "AsyncQueue",
+    "Backoff",
     "Batch",
     "CancelResult",
     "Channel",
@@ -76,6 +81,7 @@ __all__ = [
     "DatabaseError",
     "DeferResult",
     "DeleteResult",
+    "Delivery",
     "Error",
     "HeartbeatResult",
     "InstallError",
@@ -90,8 +96,10 @@ __all__ = [
     "MessageStatus",
     "NotAvailable",
     "NotInstalledError",
+    "Outcome",
     "PermissionDeniedError",
     "Queue",
+    "RetryPolicy",
     "TransactionError",
     "VersionMismatchError",
     "WaitTimeoutError",
@@ -100,6 +108,11 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AsyncDelivery": "queue",
+    "Delivery": "queue",
+    "RetryPolicy": "consumer",
+    "Outcome": "consumer",
+    "Backoff": "consumer",
     "AsyncBatch": "queue",
     "AsyncChannel": "queue",
     "AsyncMessage": "queue",

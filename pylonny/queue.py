@@ -10,12 +10,17 @@ Each class comes twice: `Queue` is for connections that block, `AsyncQueue` for 
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, overload
 
-from pylonny.adapters import AsyncPsycopg, Psycopg
+import psycopg
+
+from pylonny.adapters import AsyncPool, AsyncPsycopg, Pool, Psycopg
+from pylonny.consumer import BACKOFF, Hold, Loop, RetryPolicy, Stop, stopped_by_sigterm
 from pylonny.events import Event, events, wait_deleted
 from pylonny.operations import (
     AC,
@@ -43,12 +48,7 @@ from pylonny.results import (
     MessageStatus,
     NotAvailable,
 )
-from pylonny.sessions import AsyncSession, Session
-
-if TYPE_CHECKING:
-    import psycopg
-
-    from pylonny.adapters import AsyncPool, Pool
+from pylonny.sessions import AsyncSession, Routine, Session, conninfo_of
 
 ContentLike = bytes | bytearray | memoryview | str
 Duration = int | timedelta
@@ -123,6 +123,91 @@ class AsyncMessage(_Message[AsyncRunner[AC]]):
     """A message that was dequeued, and is locked until `unlock_at` for whoever knows its `num_attempts`."""
 
     __slots__ = ()
+
+
+class Delivery(Message[C]):
+    """A message of Queue.consume, which keeps it locked until the next one is asked for.
+
+    In `with message:` an exception is logged, and the retry policy says what becomes of the message; it ends
+    there. KeyboardInterrupt, SystemExit and the like go on, and leave the message to its lock.
+    """
+
+    __slots__ = ("_held", "_loop", "_session")
+
+    _held: Hold
+    _loop: Loop
+    _session: Session
+
+    def __init__(self, held: Hold, runner: Runner[C], loop: Loop, session: Session) -> None:
+        super().__init__(*_values(held.message), runner)
+        # As its base, frozen, has it; assignments would fail.
+        object.__setattr__(self, "_held", held)
+        object.__setattr__(self, "_loop", loop)
+        object.__setattr__(self, "_session", session)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a heartbeat found that the message is another's, or gone: stop working on it."""
+        return self._held.is_lost
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        for _ in self._session.run(self._loop.failed(self._held, error)):
+            pass
+        return True
+
+
+class AsyncDelivery(AsyncMessage[AC]):
+    """A message of AsyncQueue.consume, which keeps it locked until the next one is asked for.
+
+    In `async with message:` an exception is logged, and the retry policy says what becomes of the message; it
+    ends there. asyncio.CancelledError and the like go on, and leave the message to its lock.
+    """
+
+    __slots__ = ("_held", "_loop", "_session")
+
+    _held: Hold
+    _loop: Loop
+    _session: AsyncSession
+
+    def __init__(self, held: Hold, runner: AsyncRunner[AC], loop: Loop, session: AsyncSession) -> None:
+        super().__init__(*_values(held.message), runner)
+        # As its base, frozen, has it; assignments would fail.
+        object.__setattr__(self, "_held", held)
+        object.__setattr__(self, "_loop", loop)
+        object.__setattr__(self, "_session", session)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a heartbeat found that the message is another's, or gone: stop working on it."""
+        return self._held.is_lost
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        async for _ in self._session.run(self._loop.failed(self._held, error)):
+            pass
+        return True
+
+
+def _values(message: _Message[Any]) -> tuple[int, str, Content, Content | None, int, bool, datetime]:
+    """The fields of a message that the caller sees."""
+    return (
+        message.id,
+        message.channel,
+        message.content,
+        message.state,
+        message.num_attempts,
+        message.is_unlocked,
+        message.unlock_at,
+    )
 
 
 class _Messages(Part[R]):
@@ -369,6 +454,16 @@ class _Queue(Part[R], Generic[R, M]):
         }
 
     @operation
+    def event_channel(self) -> Operation[str | None]:
+        """The channel that the queue's events are sent to with NOTIFY; None if it has none.
+
+        The role needs the right to call the schema's function `_event_channel`.
+        """
+        [(channel,)] = yield self._runner.statements.event_channel, ()
+        found: str | None = channel
+        return found
+
+    @operation
     def check_version(self) -> Operation[None]:
         """See that the queue is installed, as this version of pylonny needs it: for the start of a program.
 
@@ -455,7 +550,7 @@ class Queue(_Queue[Runner[C], Message[C]]):
 
         Raises ListenError if there is no event channel, or if `conn` is not one to listen with.
         """
-        return Session(self.schema, conn).run(events(self._runner.statements, event_channel, timeout))
+        return Session(conn).run(events(self._over_psycopg(), event_channel, timeout))
 
     def wait_deleted(
         self,
@@ -470,9 +565,68 @@ class Queue(_Queue[Runner[C], Message[C]]):
         The arguments are those of `events`. Where the queue has no event channel it looks once a second.
         Raises WaitTimeoutError if after `timeout` seconds one is still there, and ListenError.
         """
-        routine = wait_deleted(self._runner.statements, ids, event_channel, timeout)
-        for _ in Session(self.schema, conn).run(routine):
+        routine = wait_deleted(self._over_psycopg(), ids, event_channel, timeout)
+        for _ in Session(conn).run(routine):
             pass
+
+    def consume(
+        self,
+        source: str | psycopg.Connection[Any] | Pool,
+        *,
+        lock_ms: Duration = 30_000,
+        listen: str | None = None,
+        poll_ms: Duration = 1000,
+        retry: RetryPolicy = BACKOFF,
+        stop: Stop | None = None,
+    ) -> Generator[Delivery[C]]:
+        """Yield one message after the other, and wait where there is none, until told to stop.
+
+            for message in queue.consume(pool, listen="lonny_events"):
+                with message, pool.connection() as conn:
+                    work(conn, message.content)
+                    message.delete(conn)
+
+        The body finishes the message, in a transaction of its own. While it runs, heartbeats keep the message
+        locked; if it raises inside of `with message`, the error is logged, and `retry` says what becomes of
+        the message. If the process dies, the message is delivered again `lock_ms` milliseconds later.
+
+        `source` says where the database is: a connection string, or a connection or a pool of psycopg's,
+        which is only asked for its parameters. The loop has a connection of its own, and a second one for
+        heartbeats; it makes them anew, with back-off, when they are lost. `listen`: an event channel, or any
+        on which a NOTIFY says that there may be a message. `poll_ms`: for how many milliseconds at the most
+        it waits without looking. `stop`: an event that ends it, after the body in which it is set. SIGTERM
+        does the same, in the main thread of a program that does not handle it otherwise.
+
+        Raises ConnectionLostError if there is no database at first, ListenError, DatabaseError.
+        """
+
+        def deliver(held: Hold) -> Delivery[C]:
+            return Delivery(held, self._runner, loop, session)
+
+        stop = stop or threading.Event()
+        conninfo = _conninfo(source)
+        session, heart = Session(conninfo=conninfo), Session(conninfo=conninfo)
+        loop = Loop(
+            self._over_psycopg(),
+            deliver,
+            lock_ms=lock_ms,
+            listen=listen,
+            poll_ms=poll_ms,
+            retry=retry,
+            stop=stop,
+        )
+        beating = threading.Thread(target=_finish, args=(heart, loop.heartbeats()), daemon=True)
+        beating.start()
+        try:
+            with stopped_by_sigterm(stop):
+                yield from session.run(loop.deliveries())
+        finally:
+            loop.over.set()
+            beating.join()
+            session.close()
+
+    def _over_psycopg(self) -> Queue:
+        return Queue(self.schema)
 
 
 class AsyncQueue(_Queue[AsyncRunner[AC], AsyncMessage[AC]]):
@@ -522,7 +676,7 @@ class AsyncQueue(_Queue[AsyncRunner[AC], AsyncMessage[AC]]):
 
         See Queue.events.
         """
-        return AsyncSession(self.schema, conn).run(events(self._runner.statements, event_channel, timeout))
+        return AsyncSession(conn).run(events(self._over_psycopg(), event_channel, timeout))
 
     async def wait_deleted(
         self,
@@ -536,6 +690,89 @@ class AsyncQueue(_Queue[AsyncRunner[AC], AsyncMessage[AC]]):
 
         See Queue.wait_deleted.
         """
-        routine = wait_deleted(self._runner.statements, ids, event_channel, timeout)
-        async for _ in AsyncSession(self.schema, conn).run(routine):
+        routine = wait_deleted(self._over_psycopg(), ids, event_channel, timeout)
+        async for _ in AsyncSession(conn).run(routine):
             pass
+
+    async def consume(
+        self,
+        source: str | psycopg.AsyncConnection[Any] | AsyncPool,
+        *,
+        lock_ms: Duration = 30_000,
+        listen: str | None = None,
+        poll_ms: Duration = 1000,
+        retry: RetryPolicy = BACKOFF,
+        stop: Stop | None = None,
+    ) -> AsyncGenerator[AsyncDelivery[AC]]:
+        """Yield one message after the other, and wait where there is none, until told to stop.
+
+            async for message in queue.consume(pool, listen="lonny_events"):
+                async with message, pool.connection() as conn:
+                    await work(conn, message.content)
+                    await message.delete(conn)
+
+        See Queue.consume. Heartbeats are a task of the same loop: a body that blocks it holds them up. Where
+        the iteration may be left by a break, contextlib.aclosing closes the connections at once.
+        """
+
+        def deliver(held: Hold) -> AsyncDelivery[AC]:
+            return AsyncDelivery(held, self._runner, loop, session)
+
+        stop = stop or threading.Event()
+        conninfo = await _async_conninfo(source)
+        session, heart = AsyncSession(conninfo=conninfo), AsyncSession(conninfo=conninfo)
+        loop = Loop(
+            self._over_psycopg(),
+            deliver,
+            lock_ms=lock_ms,
+            listen=listen,
+            poll_ms=poll_ms,
+            retry=retry,
+            stop=stop,
+        )
+        beating = asyncio.create_task(_async_finish(heart, loop.heartbeats()))
+        deliveries = session.run(loop.deliveries())
+        try:
+            with stopped_by_sigterm(stop):
+                async for message in deliveries:
+                    yield message
+        finally:
+            loop.over.set()
+            await deliveries.aclose()
+            await beating
+            await session.close()
+
+    def _over_psycopg(self) -> AsyncQueue:
+        return AsyncQueue(self.schema)
+
+
+def _conninfo(source: str | psycopg.Connection[Any] | Pool) -> str:
+    if isinstance(source, str):
+        return source
+    if isinstance(source, psycopg.Connection):
+        return conninfo_of(source)
+    with source.connection() as conn:
+        return conninfo_of(conn)
+
+
+async def _async_conninfo(source: str | psycopg.AsyncConnection[Any] | AsyncPool) -> str:
+    if isinstance(source, str):
+        return source
+    if isinstance(source, psycopg.AsyncConnection):
+        return conninfo_of(source)
+    async with source.connection() as conn:
+        return conninfo_of(conn)
+
+
+def _finish(session: Session, routine: Routine) -> None:
+    """Run a routine that gives nothing to its end."""
+    for _ in session.run(routine):
+        pass
+    session.close()
+
+
+async def _async_finish(session: AsyncSession, routine: Routine) -> None:
+    """Run a routine that gives nothing to its end."""
+    async for _ in session.run(routine):
+        pass
+    await session.close()

@@ -94,18 +94,24 @@ def of_sqlalchemy_connection(dsn: str) -> Generator[Client]:
     engine.dispose()
 
 
-@contextmanager
-def of_django(dsn: str) -> Generator[Client]:
+def use_django(alias: str, dsn: str) -> Any:
+    """Django's connection of that name, for a database."""
     if not django_conf.settings.configured:
         django_conf.settings.configure(DATABASES={}, USE_TZ=False, TIME_ZONE="America/St_Johns")
         import_module("django").setup()
-    parameters, alias = conninfo_to_dict(dsn), next(_aliases)
+    parameters = conninfo_to_dict(dsn)
     names = {"NAME": "dbname", "USER": "user", "HOST": "host", "PORT": "port"}
     settings = {name: str(parameters[key]) for name, key in names.items()}
     settings["ENGINE"] = "django.db.backends.postgresql"
     connections = django_db.connections
     connections.settings.update(connections.configure_settings({"default": {}, alias: settings}))
-    conn = connections[alias]
+    return connections[alias]
+
+
+@contextmanager
+def of_django(dsn: str) -> Generator[Client]:
+    alias = next(_aliases)
+    conn = use_django(alias, dsn)
     yield Client(conn, _django, partial(django_db.transaction.atomic, using=alias))
     conn.close()
 

@@ -1,0 +1,62 @@
+"""How failures are retried, and how often an idle loop looks: no database is needed."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from pylonny import Backoff, NotAvailable, Outcome, Queue
+from pylonny.consumer import BACKOFF, Loop
+from pylonny.sessions import Connect, Do, Listen, Wait
+
+
+def test_delays_grow_up_to_the_longest() -> None:
+    backoff = Backoff(first_ms=100, factor=3, max_ms=2000, jitter=0)
+    assert [backoff(attempt) for attempt in (1, 2, 3, 4, 5, 10_000)] == [100, 300, 900, 2000, 2000, 2000]
+
+
+def test_jitter_leaves_out_a_part_at_random() -> None:
+    delays = {Backoff(first_ms=1000, jitter=0.5).delay_ms(1) for _ in range(100)}
+    assert len(delays) > 10
+    assert all(500 <= delay <= 1000 for delay in delays)
+
+
+@pytest.mark.parametrize("then", Outcome)
+def test_attempts_have_a_maximum(then: Outcome) -> None:
+    backoff = Backoff(max_attempts=3, then=then)
+    assert [backoff(attempt) is then for attempt in (1, 2, 3, 4)] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("retry_ms", "payloads_after", "seconds"),
+    [(None, None, 1.0), (250, None, 0.25), (9000, None, 1.0), (None, 3, 0.3)],
+)
+def test_an_idle_loop_looks_when_told_and_once_a_second(
+    monkeypatch: pytest.MonkeyPatch, retry_ms: int | None, payloads_after: int | None, seconds: float
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("pylonny.consumer.monotonic", lambda: now[0])
+    loop = Loop(
+        Queue(),
+        lambda held: held,
+        lock_ms=1000,
+        listen="events",
+        poll_ms=1000,
+        retry=BACKOFF,
+        stop=threading.Event(),
+    )
+    routine = loop.deliveries()
+    assert isinstance(next(routine), Connect)
+    assert routine.send(None) == Listen("events")
+    assert isinstance(routine.send(None), Do)
+    step: Any = routine.send(NotAvailable(retry_ms))
+    waits = 0
+    while isinstance(step, Wait):
+        assert step.seconds is not None
+        now[0] += step.seconds
+        waits += 1
+        step = routine.send([""] if waits == payloads_after else [])
+    assert isinstance(step, Do)
+    assert now[0] == pytest.approx(seconds)
