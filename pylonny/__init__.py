@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pylonny.consumer import Backoff, Outcome, RetryPolicy
+    from pylonny.consumer import Backoff, DeadLetter, Outcome, RetryPolicy
     from pylonny.errors import (
         ConflictError,
         ConnectionLostError,
@@ -79,6 +79,7 @@ __all__ = [
     "ConnectionLostError",
     "Content",
     "DatabaseError",
+    "DeadLetter",
     "DeferResult",
     "DeleteResult",
     "Delivery",
@@ -108,15 +109,12 @@ __all__ = [
 ]
 
 _MODULES = {
-    "AsyncDelivery": "queue",
-    "Delivery": "queue",
-    "RetryPolicy": "consumer",
-    "Outcome": "consumer",
-    "Backoff": "consumer",
     "AsyncBatch": "queue",
     "AsyncChannel": "queue",
+    "AsyncDelivery": "queue",
     "AsyncMessage": "queue",
     "AsyncQueue": "queue",
+    "Backoff": "consumer",
     "Batch": "queue",
     "CancelResult": "results",
     "Channel": "queue",
@@ -125,8 +123,10 @@ _MODULES = {
     "ConnectionLostError": "errors",
     "Content": "results",
     "DatabaseError": "errors",
+    "DeadLetter": "consumer",
     "DeferResult": "results",
     "DeleteResult": "results",
+    "Delivery": "queue",
     "Error": "errors",
     "HeartbeatResult": "results",
     "InstallError": "errors",
@@ -141,8 +141,10 @@ _MODULES = {
     "MessageStatus": "results",
     "NotAvailable": "results",
     "NotInstalledError": "errors",
+    "Outcome": "consumer",
     "PermissionDeniedError": "errors",
     "Queue": "queue",
+    "RetryPolicy": "consumer",
     "TransactionError": "errors",
     "VersionMismatchError": "errors",
     "WaitTimeoutError": "errors",

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -30,25 +31,36 @@ _SLICE = 0.1  # seconds from one look at the stop event to the next
 
 
 class Outcome(Enum):
-    """What a retry policy can answer beside a delay."""
+    """What a retry policy can answer beside a delay or a DeadLetter."""
 
     LEAVE = "leave"
     """Do nothing: the message is delivered again when its lock expires."""
     DELETE = "delete"
-    """Remove the message: it is given up."""
-
-
-RetryPolicy = Callable[[int], int | timedelta | Outcome]
-"""What to do after a failure, by the number of attempts so far: defer for so many milliseconds, or else."""
+    """Remove the message: it is lost."""
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """What a retry policy can answer: move the message to this channel, where it counts as a new one.
+
+    See Message.dead_letter. Workers get it from there too: pause the channel to keep them from it.
+    """
+
+    channel: str
+
+
+RetryPolicy = Callable[[int], int | timedelta | Outcome | DeadLetter]
+"""What to do after a failure, by the number of attempts so far: defer for so many milliseconds, or else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
     """A retry policy: defer for longer and longer.
 
     The first delay is `first_ms` milliseconds, each further one `factor` times as long, none longer than
     `max_ms`; of each, up to the fraction `jitter` is left out at random, so that what failed together does
-    not come back together. After `max_attempts`, if any, the outcome is `then`.
+    not come back together. It goes on for ever, or for `max_attempts`, and then `exhausted` says what becomes
+    of the message. Raises ValueError if one of these two is given without the other.
     """
 
     first_ms: int = 1000
@@ -56,12 +68,19 @@ class Backoff:
     max_ms: int = 3_600_000
     jitter: float = 0.2
     max_attempts: int | None = None
-    then: Outcome = Outcome.DELETE
+    exhausted: Outcome | DeadLetter | None = None
 
-    def __call__(self, num_attempts: int) -> int | Outcome:
-        """The delay in milliseconds after that many attempts, or `then`."""
-        if self.max_attempts is not None and num_attempts >= self.max_attempts:
-            return self.then
+    def __post_init__(self) -> None:
+        if (self.max_attempts is None) != (self.exhausted is None):
+            raise ValueError(
+                "max_attempts and exhausted go together:"
+                " say what becomes of a message, as in exhausted=DeadLetter('failed')"
+            )
+
+    def __call__(self, num_attempts: int) -> int | Outcome | DeadLetter:
+        """The delay in milliseconds after that many attempts, or `exhausted`."""
+        if self.max_attempts is not None and self.exhausted is not None and num_attempts >= self.max_attempts:
+            return self.exhausted
         return self.delay_ms(num_attempts)
 
     def delay_ms(self, num_attempts: int) -> int:
@@ -171,24 +190,34 @@ class Loop:
         """Do with a message whose worker has failed what the retry policy says."""
         message = held.message
         outcome = self._retry(message.num_attempts)
+        finish: Callable[[Any], Any] | None
+        match outcome:
+            case Outcome.LEAVE:
+                what, finish = "leave", None
+            case Outcome.DELETE:
+                what, finish = "delete", message.delete
+            case DeadLetter(channel):
+                what = f"to channel {channel}"
+                finish = partial(message.dead_letter, channel=channel, lock_ms=self._lock_ms)
+            case delay_ms:
+                what = f"again in {milliseconds(delay_ms)} ms"
+                finish = partial(message.defer, delay_ms=delay_ms)
         logger.error(
             "message %s of channel %s, attempt %s: %s",
             message.id,
             message.channel,
             message.num_attempts,
-            outcome.value if isinstance(outcome, Outcome) else f"again in {milliseconds(outcome)} ms",
+            what,
             exc_info=error,
         )
-        if outcome is Outcome.LEAVE:
+        if finish is None:
             return
         try:
             # Unlike the others it does not wait for a transaction that has its hands on the message.
             if (yield Do(message.heartbeat)) is HeartbeatResult.MESSAGE_BUSY:
                 logger.error("message %s is left: an open transaction finishes it", message.id)
-            elif outcome is Outcome.DELETE:
-                yield Do(message.delete)
             else:
-                yield Do(lambda conn: message.defer(conn, delay_ms=outcome))
+                yield Do(finish)
         except (Error, psycopg.Error) as another:
             logger.warning("message %s is left until its lock expires: %s", message.id, another)
 

@@ -103,6 +103,18 @@ class _Message(Part[R]):
         return DeferResult(result)
 
     @operation
+    def dead_letter(self, channel: str, lock_ms: Duration) -> Operation[DeleteResult]:
+        """Move the message to another channel, for those that failed for good; what became of it here.
+
+        It is deleted, and its content created there with `lock_ms`, both or neither. There it is a new
+        message: another id, no state, no attempts yet. Workers get it like any other, unless the channel is
+        paused: `queue.channel("failed").policy.set(conn, max_concurrency=0)`.
+        """
+        values = self.id, self.num_attempts, channel, _bytes(self.content), milliseconds(lock_ms)
+        [(result, _)] = yield self._runner.statements.dead_letter, values
+        return DeleteResult(result)
+
+    @operation
     def heartbeat(self, lock_ms: Duration | None = None) -> Operation[HeartbeatResult]:
         """Extend the lock to `lock_ms` milliseconds from now, None for the message's own time. Never waits.
 

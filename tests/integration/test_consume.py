@@ -8,12 +8,15 @@ import statistics
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pylonny import (
+    Backoff,
     ConnectionLostError,
+    DeadLetter,
     DeleteResult,
     ListenError,
     MessageStatus,
@@ -145,6 +148,7 @@ def test_messages_come_one_after_the_other_until_told_to_stop(any_client: Client
         (60_000, MessageStatus.WAITING, "again in 60000 ms"),
         (Outcome.LEAVE, MessageStatus.LOCKED, "leave"),
         (Outcome.DELETE, None, "delete"),
+        (DeadLetter("failed"), None, "to channel failed"),
     ],
 )
 def test_an_exception_is_logged_and_the_policy_says_what_becomes_of_the_message(
@@ -152,13 +156,13 @@ def test_an_exception_is_logged_and_the_policy_says_what_becomes_of_the_message(
     user: Connection,
     consume: Callable[..., Consumer],
     caplog: pytest.LogCaptureFixture,
-    outcome: int | Outcome,
+    outcome: int | Outcome | DeadLetter,
     status: MessageStatus | None,
     text: str,
 ) -> None:
     attempts: list[int] = []
 
-    def retry(num_attempts: int) -> int | Outcome:
+    def retry(num_attempts: int) -> int | Outcome | DeadLetter:
         attempts.append(num_attempts)
         return outcome
 
@@ -173,6 +177,36 @@ def test_an_exception_is_logged_and_the_policy_says_what_becomes_of_the_message(
     assert record.getMessage() == f"message {id_} of channel a, attempt 1: {text}"
     assert record.exc_info is not None
     assert record.exc_info[0] is ZeroDivisionError
+
+
+def test_a_message_that_is_given_up_is_kept_in_the_channel_for_that(
+    client: Client, user: Connection, consume: Callable[..., Consumer]
+) -> None:
+    QUEUE.channel("failed").policy.set(user, max_concurrency=0)
+    create(user, "poison")
+    backoff = Backoff(first_ms=0, max_attempts=2, exhausted=DeadLetter("failed"))
+    consumer = consume(retry=backoff, lock_ms=60_000)
+    for num_attempts in (1, 2):
+        message = consumer.next()
+        assert message.num_attempts == num_attempts
+        with client.within(message):
+            raise ZeroDivisionError
+    assert QUEUE.dequeue(user) == NotAvailable(None)
+    QUEUE.channel("failed").policy.clear(user)
+    again = consumer.next()
+    assert (again.channel, again.content, again.num_attempts) == ("failed", b"poison", 1)
+    assert again.unlock_at - state(user, again.id).locked_at == timedelta(minutes=1)
+
+
+def test_a_message_that_cannot_be_moved_stays_where_it_is(
+    client: Client, user: Connection, consume: Callable[..., Consumer], caplog: pytest.LogCaptureFixture
+) -> None:
+    id_ = create(user)
+    message = consume(retry=lambda _: DeadLetter("")).next()
+    with client.within(message):
+        raise ZeroDivisionError
+    assert state(user, id_).status is MessageStatus.LOCKED
+    assert f"message {id_} is left until its lock expires: " in caplog.text
 
 
 def test_what_is_no_exception_goes_on_and_leaves_the_message(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pylonny import Backoff, NotAvailable, Outcome, Queue
+from pylonny import Backoff, DeadLetter, NotAvailable, Outcome, Queue
 from pylonny.consumer import BACKOFF, Loop
 from pylonny.sessions import Connect, Do, Listen, Wait
 
@@ -23,10 +23,21 @@ def test_jitter_leaves_out_a_part_at_random() -> None:
     assert all(500 <= delay <= 1000 for delay in delays)
 
 
-@pytest.mark.parametrize("then", Outcome)
-def test_attempts_have_a_maximum(then: Outcome) -> None:
-    backoff = Backoff(max_attempts=3, then=then)
-    assert [backoff(attempt) is then for attempt in (1, 2, 3, 4)] == [False, False, True, True]
+@pytest.mark.parametrize("exhausted", [*Outcome, DeadLetter("failed")])
+def test_attempts_have_a_maximum(exhausted: Outcome | DeadLetter) -> None:
+    backoff = Backoff(max_attempts=3, exhausted=exhausted)
+    assert [backoff(attempt) is exhausted for attempt in (1, 2, 3, 4)] == [False, False, True, True]
+
+
+def test_whoever_sets_a_maximum_says_what_becomes_of_the_message() -> None:
+    with pytest.raises(ValueError, match="max_attempts and exhausted go together"):
+        Backoff(max_attempts=3)
+    with pytest.raises(ValueError, match="max_attempts and exhausted go together"):
+        Backoff(exhausted=Outcome.DELETE)
+
+
+def test_without_a_maximum_it_is_retried_for_ever() -> None:
+    assert isinstance(BACKOFF(1_000_000), int)
 
 
 @pytest.mark.parametrize(
