@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pylonny.consumer import Backoff, DeadLetter, Outcome, RetryPolicy
+    from pylonny.consumer import AsyncDelivery, Backoff, DeadLetter, Delivery, Outcome, RetryPolicy
     from pylonny.errors import (
         ConflictError,
         ConnectionLostError,
@@ -42,12 +42,10 @@ if TYPE_CHECKING:
     from pylonny.queue import (
         AsyncBatch,
         AsyncChannel,
-        AsyncDelivery,
         AsyncMessage,
         AsyncQueue,
         Batch,
         Channel,
-        Delivery,
         Message,
         Queue,
     )
@@ -111,7 +109,7 @@ __all__ = [
 _MODULES = {
     "AsyncBatch": "queue",
     "AsyncChannel": "queue",
-    "AsyncDelivery": "queue",
+    "AsyncDelivery": "consumer",
     "AsyncMessage": "queue",
     "AsyncQueue": "queue",
     "Backoff": "consumer",
@@ -126,7 +124,7 @@ _MODULES = {
     "DeadLetter": "consumer",
     "DeferResult": "results",
     "DeleteResult": "results",
-    "Delivery": "queue",
+    "Delivery": "consumer",
     "Error": "errors",
     "HeartbeatResult": "results",
     "InstallError": "errors",

@@ -1,33 +1,46 @@
-"""The loop of a worker: what Queue.consume and AsyncQueue.consume share, and how failures are retried."""
+"""The loop of a worker, Queue.consume and AsyncQueue.consume, and how failures are retried."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Protocol, Self
 
 import psycopg
 
+from pylonny.adapters import AsyncPool, Pool
 from pylonny.errors import ConnectionLostError, Error
-from pylonny.operations import milliseconds
-from pylonny.results import HeartbeatResult, NotAvailable
-from pylonny.sessions import Connect, Do, Give, Listen, Routine, Sleep, Wait
-
-if TYPE_CHECKING:
-    from pylonny.queue import AsyncMessage, AsyncQueue, Message, Queue
+from pylonny.operations import AC, AsyncRunner, C, Runner, milliseconds
+from pylonny.queue import AsyncMessage, AsyncQueue, Message, Queue
+from pylonny.results import Content, HeartbeatResult, NotAvailable
+from pylonny.sessions import (
+    AsyncSession,
+    Connect,
+    Do,
+    Give,
+    Listen,
+    Routine,
+    Session,
+    Sleep,
+    Wait,
+    conninfo_of,
+)
 
 logger = logging.getLogger("pylonny")
 
 _SLICE = 0.1  # seconds from one look at the stop event to the next
+
+_stopped_by_sigterm: list[Stop] = []  # those of the loops in the main thread, of which asyncio may run many
 
 
 class Outcome(Enum):
@@ -89,9 +102,6 @@ class Backoff:
         return round(longest * (1 - self.jitter * random.random()))  # noqa: S311 - no secret
 
 
-BACKOFF: Final = Backoff()
-
-
 class Stop(Protocol):
     """What tells a loop to stop: a threading.Event or an asyncio.Event."""
 
@@ -128,7 +138,7 @@ class Loop:
         lock_ms: int | timedelta,
         listen: str | None,
         poll_ms: int | timedelta,
-        retry: RetryPolicy,
+        retry: RetryPolicy | None,
         stop: Stop,
     ) -> None:
         self._queue = queue
@@ -136,7 +146,7 @@ class Loop:
         self._lock_ms = milliseconds(lock_ms)
         self._listen = listen
         self._poll = milliseconds(poll_ms) / 1000
-        self._retry = retry
+        self._retry = retry or Backoff()
         self._stop = stop
         self._held: Hold | None = None
         self._lost = 0  # connections, since the last dequeue that succeeded
@@ -164,7 +174,8 @@ class Loop:
     def heartbeats(self) -> Routine:
         """Keep the lock of the message that is held, over a connection of its own, until the loop is over."""
         is_connected = False
-        pause = self._lock_ms / 3000
+        third = max(self._lock_ms, 30) / 3000  # seconds; a lock of nothing needs no heartbeat
+        pause = third
         while not self.over.is_set():
             yield from _pause(pause, self.over)
             held = self._held
@@ -177,10 +188,10 @@ class Loop:
                 result = yield Do(held.message.heartbeat)
             except (Error, psycopg.Error) as error:
                 is_connected = False
-                pause = min(1.0, self._lock_ms / 10_000)
+                pause = min(1.0, third / 3)
                 logger.warning("heartbeat of message %s failed: %s", held.message.id, error)
             else:
-                pause = self._lock_ms / 3000
+                pause = third
                 held.is_lost = result in (
                     HeartbeatResult.MESSAGE_NOT_FOUND,
                     HeartbeatResult.MESSAGE_STATE_INVALID,
@@ -236,6 +247,157 @@ class Loop:
             self._held = None
 
 
+class Delivery(Message[C]):
+    """A message of Queue.consume, which keeps it locked until the next one is asked for.
+
+    In `with message:` an exception is logged, and the retry policy says what becomes of the message; it ends
+    there. KeyboardInterrupt, SystemExit and the like go on, and leave the message to its lock.
+    """
+
+    __slots__ = ("_held", "_loop", "_session")
+
+    _held: Hold
+    _loop: Loop
+    _session: Session
+
+    def __init__(self, held: Hold, runner: Runner[C], loop: Loop, session: Session) -> None:
+        super().__init__(*_values(held.message), runner)
+        # As its base, frozen, has it; assignments would fail.
+        object.__setattr__(self, "_held", held)
+        object.__setattr__(self, "_loop", loop)
+        object.__setattr__(self, "_session", session)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a heartbeat found that the message is another's, or gone: stop working on it."""
+        return self._held.is_lost
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        for _ in self._session.run(self._loop.failed(self._held, error)):
+            pass
+        return True
+
+
+class AsyncDelivery(AsyncMessage[AC]):
+    """A message of AsyncQueue.consume, which keeps it locked until the next one is asked for.
+
+    In `async with message:` an exception is logged, and the retry policy says what becomes of the message; it
+    ends there. asyncio.CancelledError and the like go on, and leave the message to its lock.
+    """
+
+    __slots__ = ("_held", "_loop", "_session")
+
+    _held: Hold
+    _loop: Loop
+    _session: AsyncSession
+
+    def __init__(self, held: Hold, runner: AsyncRunner[AC], loop: Loop, session: AsyncSession) -> None:
+        super().__init__(*_values(held.message), runner)
+        # As its base, frozen, has it; assignments would fail.
+        object.__setattr__(self, "_held", held)
+        object.__setattr__(self, "_loop", loop)
+        object.__setattr__(self, "_session", session)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a heartbeat found that the message is another's, or gone: stop working on it."""
+        return self._held.is_lost
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        async for _ in self._session.run(self._loop.failed(self._held, error)):
+            pass
+        return True
+
+
+def _values(
+    message: Message[Any] | AsyncMessage[Any],
+) -> tuple[int, str, Content, Content | None, int, bool, datetime]:
+    """The fields of a message that the caller sees."""
+    return (
+        message.id,
+        message.channel,
+        message.content,
+        message.state,
+        message.num_attempts,
+        message.is_unlocked,
+        message.unlock_at,
+    )
+
+
+def consume(
+    runner: Runner[C],
+    source: str | psycopg.Connection[Any] | Pool,
+    *,
+    lock_ms: int | timedelta,
+    listen: str | None,
+    poll_ms: int | timedelta,
+    retry: RetryPolicy | None,
+    stop: Stop | None,
+) -> Generator[Delivery[C]]:
+    """The deliveries of Queue.consume; `runner` is for what the body does with them."""
+
+    def deliver(held: Hold) -> Delivery[C]:
+        return Delivery(held, runner, loop, session)
+
+    stop = stop or threading.Event()
+    conninfo = _conninfo(source)
+    session, heart = Session(conninfo=conninfo), Session(conninfo=conninfo)
+    queue = Queue(runner.statements.schema)
+    loop = Loop(queue, deliver, lock_ms=lock_ms, listen=listen, poll_ms=poll_ms, retry=retry, stop=stop)
+    beating = threading.Thread(target=_finish, args=(heart, loop.heartbeats()), daemon=True)
+    beating.start()
+    try:
+        with stopped_by_sigterm(stop):
+            yield from session.run(loop.deliveries())
+    finally:
+        loop.over.set()
+        beating.join()
+        session.close()
+
+
+async def consume_async(
+    runner: AsyncRunner[AC],
+    source: str | psycopg.AsyncConnection[Any] | AsyncPool,
+    *,
+    lock_ms: int | timedelta,
+    listen: str | None,
+    poll_ms: int | timedelta,
+    retry: RetryPolicy | None,
+    stop: Stop | None,
+) -> AsyncGenerator[AsyncDelivery[AC]]:
+    """The deliveries of AsyncQueue.consume; `runner` is for what the body does with them."""
+
+    def deliver(held: Hold) -> AsyncDelivery[AC]:
+        return AsyncDelivery(held, runner, loop, session)
+
+    stop = stop or threading.Event()
+    conninfo = await _async_conninfo(source)
+    session, heart = AsyncSession(conninfo=conninfo), AsyncSession(conninfo=conninfo)
+    queue = AsyncQueue(runner.statements.schema)
+    loop = Loop(queue, deliver, lock_ms=lock_ms, listen=listen, poll_ms=poll_ms, retry=retry, stop=stop)
+    beating = asyncio.create_task(_async_finish(heart, loop.heartbeats()))
+    deliveries = session.run(loop.deliveries())
+    try:
+        with stopped_by_sigterm(stop):
+            async for message in deliveries:
+                yield message
+    finally:
+        loop.over.set()
+        await deliveries.aclose()
+        await beating
+        await session.close()
+
+
 def _pause(seconds: float, stop: Stop, step: type[Sleep | Wait] = Sleep) -> Routine:
     """Let time pass until something arrives, or one is to stop."""
     end = monotonic() + seconds
@@ -248,16 +410,52 @@ def _pause(seconds: float, stop: Stop, step: type[Sleep | Wait] = Sleep) -> Rout
 def stopped_by_sigterm(stop: Stop) -> Generator[None]:
     """Have SIGTERM set the event, unless the program does something else with it; once, then it kills."""
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if not is_main or signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, _on_sigterm):
         yield
         return
-
-    def handle(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        stop.set()
-
-    signal.signal(signal.SIGTERM, handle)
+    _stopped_by_sigterm.append(stop)
+    signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _stopped_by_sigterm.remove(stop)
+        if not _stopped_by_sigterm:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _on_sigterm(_number: int, _frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for stop in _stopped_by_sigterm:
+        stop.set()
+
+
+def _conninfo(source: str | psycopg.Connection[Any] | Pool) -> str:
+    if isinstance(source, str):
+        return source
+    if isinstance(source, psycopg.Connection):
+        return conninfo_of(source)
+    with source.connection() as conn:
+        return conninfo_of(conn)
+
+
+async def _async_conninfo(source: str | psycopg.AsyncConnection[Any] | AsyncPool) -> str:
+    if isinstance(source, str):
+        return source
+    if isinstance(source, psycopg.AsyncConnection):
+        return conninfo_of(source)
+    async with source.connection() as conn:
+        return conninfo_of(conn)
+
+
+def _finish(session: Session, routine: Routine) -> None:
+    """Run a routine that gives nothing to its end."""
+    for _ in session.run(routine):
+        pass
+    session.close()
+
+
+async def _async_finish(session: AsyncSession, routine: Routine) -> None:
+    """Run a routine that gives nothing to its end."""
+    async for _ in session.run(routine):
+        pass
+    await session.close()

@@ -10,18 +10,14 @@ Each class comes twice: `Queue` is for connections that block, `AsyncQueue` for 
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import psycopg
 
 from pylonny.adapters import AsyncPool, AsyncPsycopg, Pool, Psycopg
-from pylonny.consumer import BACKOFF, Hold, Loop, RetryPolicy, Stop, stopped_by_sigterm
-from pylonny.events import Event, events, wait_deleted
 from pylonny.operations import (
     AC,
     AsyncExecutor,
@@ -48,7 +44,10 @@ from pylonny.results import (
     MessageStatus,
     NotAvailable,
 )
-from pylonny.sessions import AsyncSession, Routine, Session, conninfo_of
+
+if TYPE_CHECKING:
+    from pylonny.consumer import AsyncDelivery, Delivery, RetryPolicy, Stop
+    from pylonny.events import Event
 
 ContentLike = bytes | bytearray | memoryview | str
 Duration = int | timedelta
@@ -135,91 +134,6 @@ class AsyncMessage(_Message[AsyncRunner[AC]]):
     """A message that was dequeued, and is locked until `unlock_at` for whoever knows its `num_attempts`."""
 
     __slots__ = ()
-
-
-class Delivery(Message[C]):
-    """A message of Queue.consume, which keeps it locked until the next one is asked for.
-
-    In `with message:` an exception is logged, and the retry policy says what becomes of the message; it ends
-    there. KeyboardInterrupt, SystemExit and the like go on, and leave the message to its lock.
-    """
-
-    __slots__ = ("_held", "_loop", "_session")
-
-    _held: Hold
-    _loop: Loop
-    _session: Session
-
-    def __init__(self, held: Hold, runner: Runner[C], loop: Loop, session: Session) -> None:
-        super().__init__(*_values(held.message), runner)
-        # As its base, frozen, has it; assignments would fail.
-        object.__setattr__(self, "_held", held)
-        object.__setattr__(self, "_loop", loop)
-        object.__setattr__(self, "_session", session)
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether a heartbeat found that the message is another's, or gone: stop working on it."""
-        return self._held.is_lost
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        for _ in self._session.run(self._loop.failed(self._held, error)):
-            pass
-        return True
-
-
-class AsyncDelivery(AsyncMessage[AC]):
-    """A message of AsyncQueue.consume, which keeps it locked until the next one is asked for.
-
-    In `async with message:` an exception is logged, and the retry policy says what becomes of the message; it
-    ends there. asyncio.CancelledError and the like go on, and leave the message to its lock.
-    """
-
-    __slots__ = ("_held", "_loop", "_session")
-
-    _held: Hold
-    _loop: Loop
-    _session: AsyncSession
-
-    def __init__(self, held: Hold, runner: AsyncRunner[AC], loop: Loop, session: AsyncSession) -> None:
-        super().__init__(*_values(held.message), runner)
-        # As its base, frozen, has it; assignments would fail.
-        object.__setattr__(self, "_held", held)
-        object.__setattr__(self, "_loop", loop)
-        object.__setattr__(self, "_session", session)
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether a heartbeat found that the message is another's, or gone: stop working on it."""
-        return self._held.is_lost
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        async for _ in self._session.run(self._loop.failed(self._held, error)):
-            pass
-        return True
-
-
-def _values(message: _Message[Any]) -> tuple[int, str, Content, Content | None, int, bool, datetime]:
-    """The fields of a message that the caller sees."""
-    return (
-        message.id,
-        message.channel,
-        message.content,
-        message.state,
-        message.num_attempts,
-        message.is_unlocked,
-        message.unlock_at,
-    )
 
 
 class _Messages(Part[R]):
@@ -562,7 +476,10 @@ class Queue(_Queue[Runner[C], Message[C]]):
 
         Raises ListenError if there is no event channel, or if `conn` is not one to listen with.
         """
-        return Session(conn).run(events(self._over_psycopg(), event_channel, timeout))
+        from pylonny.events import events
+        from pylonny.sessions import Session
+
+        return Session(conn).run(events(Queue(self.schema), event_channel, timeout))
 
     def wait_deleted(
         self,
@@ -577,7 +494,10 @@ class Queue(_Queue[Runner[C], Message[C]]):
         The arguments are those of `events`. Where the queue has no event channel it looks once a second.
         Raises WaitTimeoutError if after `timeout` seconds one is still there, and ListenError.
         """
-        routine = wait_deleted(self._over_psycopg(), ids, event_channel, timeout)
+        from pylonny.events import wait_deleted
+        from pylonny.sessions import Session
+
+        routine = wait_deleted(Queue(self.schema), ids, event_channel, timeout)
         for _ in Session(conn).run(routine):
             pass
 
@@ -588,7 +508,7 @@ class Queue(_Queue[Runner[C], Message[C]]):
         lock_ms: Duration = 30_000,
         listen: str | None = None,
         poll_ms: Duration = 1000,
-        retry: RetryPolicy = BACKOFF,
+        retry: RetryPolicy | None = None,
         stop: Stop | None = None,
     ) -> Generator[Delivery[C]]:
         """Yield one message after the other, and wait where there is none, until told to stop.
@@ -611,34 +531,11 @@ class Queue(_Queue[Runner[C], Message[C]]):
 
         Raises ConnectionLostError if there is no database at first, ListenError, DatabaseError.
         """
+        from pylonny.consumer import consume
 
-        def deliver(held: Hold) -> Delivery[C]:
-            return Delivery(held, self._runner, loop, session)
-
-        stop = stop or threading.Event()
-        conninfo = _conninfo(source)
-        session, heart = Session(conninfo=conninfo), Session(conninfo=conninfo)
-        loop = Loop(
-            self._over_psycopg(),
-            deliver,
-            lock_ms=lock_ms,
-            listen=listen,
-            poll_ms=poll_ms,
-            retry=retry,
-            stop=stop,
+        return consume(
+            self._runner, source, lock_ms=lock_ms, listen=listen, poll_ms=poll_ms, retry=retry, stop=stop
         )
-        beating = threading.Thread(target=_finish, args=(heart, loop.heartbeats()), daemon=True)
-        beating.start()
-        try:
-            with stopped_by_sigterm(stop):
-                yield from session.run(loop.deliveries())
-        finally:
-            loop.over.set()
-            beating.join()
-            session.close()
-
-    def _over_psycopg(self) -> Queue:
-        return Queue(self.schema)
 
 
 class AsyncQueue(_Queue[AsyncRunner[AC], AsyncMessage[AC]]):
@@ -688,7 +585,10 @@ class AsyncQueue(_Queue[AsyncRunner[AC], AsyncMessage[AC]]):
 
         See Queue.events.
         """
-        return AsyncSession(conn).run(events(self._over_psycopg(), event_channel, timeout))
+        from pylonny.events import events
+        from pylonny.sessions import AsyncSession
+
+        return AsyncSession(conn).run(events(AsyncQueue(self.schema), event_channel, timeout))
 
     async def wait_deleted(
         self,
@@ -702,18 +602,21 @@ class AsyncQueue(_Queue[AsyncRunner[AC], AsyncMessage[AC]]):
 
         See Queue.wait_deleted.
         """
-        routine = wait_deleted(self._over_psycopg(), ids, event_channel, timeout)
+        from pylonny.events import wait_deleted
+        from pylonny.sessions import AsyncSession
+
+        routine = wait_deleted(AsyncQueue(self.schema), ids, event_channel, timeout)
         async for _ in AsyncSession(conn).run(routine):
             pass
 
-    async def consume(
+    def consume(
         self,
         source: str | psycopg.AsyncConnection[Any] | AsyncPool,
         *,
         lock_ms: Duration = 30_000,
         listen: str | None = None,
         poll_ms: Duration = 1000,
-        retry: RetryPolicy = BACKOFF,
+        retry: RetryPolicy | None = None,
         stop: Stop | None = None,
     ) -> AsyncGenerator[AsyncDelivery[AC]]:
         """Yield one message after the other, and wait where there is none, until told to stop.
@@ -726,65 +629,8 @@ class AsyncQueue(_Queue[AsyncRunner[AC], AsyncMessage[AC]]):
         See Queue.consume. Heartbeats are a task of the same loop: a body that blocks it holds them up. Where
         the iteration may be left by a break, contextlib.aclosing closes the connections at once.
         """
+        from pylonny.consumer import consume_async
 
-        def deliver(held: Hold) -> AsyncDelivery[AC]:
-            return AsyncDelivery(held, self._runner, loop, session)
-
-        stop = stop or threading.Event()
-        conninfo = await _async_conninfo(source)
-        session, heart = AsyncSession(conninfo=conninfo), AsyncSession(conninfo=conninfo)
-        loop = Loop(
-            self._over_psycopg(),
-            deliver,
-            lock_ms=lock_ms,
-            listen=listen,
-            poll_ms=poll_ms,
-            retry=retry,
-            stop=stop,
+        return consume_async(
+            self._runner, source, lock_ms=lock_ms, listen=listen, poll_ms=poll_ms, retry=retry, stop=stop
         )
-        beating = asyncio.create_task(_async_finish(heart, loop.heartbeats()))
-        deliveries = session.run(loop.deliveries())
-        try:
-            with stopped_by_sigterm(stop):
-                async for message in deliveries:
-                    yield message
-        finally:
-            loop.over.set()
-            await deliveries.aclose()
-            await beating
-            await session.close()
-
-    def _over_psycopg(self) -> AsyncQueue:
-        return AsyncQueue(self.schema)
-
-
-def _conninfo(source: str | psycopg.Connection[Any] | Pool) -> str:
-    if isinstance(source, str):
-        return source
-    if isinstance(source, psycopg.Connection):
-        return conninfo_of(source)
-    with source.connection() as conn:
-        return conninfo_of(conn)
-
-
-async def _async_conninfo(source: str | psycopg.AsyncConnection[Any] | AsyncPool) -> str:
-    if isinstance(source, str):
-        return source
-    if isinstance(source, psycopg.AsyncConnection):
-        return conninfo_of(source)
-    async with source.connection() as conn:
-        return conninfo_of(conn)
-
-
-def _finish(session: Session, routine: Routine) -> None:
-    """Run a routine that gives nothing to its end."""
-    for _ in session.run(routine):
-        pass
-    session.close()
-
-
-async def _async_finish(session: AsyncSession, routine: Routine) -> None:
-    """Run a routine that gives nothing to its end."""
-    async for _ in session.run(routine):
-        pass
-    await session.close()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import statistics
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,6 +39,12 @@ CONSUMERS = """
 SELECT pid FROM pg_stat_activity
 WHERE datname = current_database() AND query LIKE '%%retry_ms FROM%%' AND pid <> pg_backend_pid()
   AND state LIKE %s
+"""
+
+# When the last query of each other session began.
+QUERIES = """
+SELECT query_start FROM pg_stat_activity
+WHERE datname = current_database() AND pid NOT IN (pg_backend_pid(), %s)
 """
 
 
@@ -202,7 +206,7 @@ def test_a_message_that_cannot_be_moved_stays_where_it_is(
     client: Client, user: Connection, consume: Callable[..., Consumer], caplog: pytest.LogCaptureFixture
 ) -> None:
     id_ = create(user)
-    message = consume(retry=lambda _: DeadLetter("")).next()
+    message = consume(retry=Backoff(max_attempts=1, exhausted=DeadLetter(""))).next()
     with client.within(message):
         raise ZeroDivisionError
     assert state(user, id_).status is MessageStatus.LOCKED
@@ -297,21 +301,33 @@ def test_a_failure_that_cannot_be_told_to_the_database_leaves_the_message(
     assert (again.id, again.num_attempts, again.is_unlocked) == (id_, 2, True)
 
 
-def test_a_notification_ends_the_wait(
-    client: Client, user: Connection, consume: Callable[..., Consumer]
-) -> None:
+def test_a_notification_ends_the_wait(user: Connection, consume: Callable[..., Consumer]) -> None:
     consumer = consume(listen=EVENTS, poll_ms=60_000)
     with ThreadPoolExecutor(1) as pool:
-        waits: list[float] = []
-        for _ in range(20):
-            delivered = pool.submit(lambda: (consumer.next(), time.perf_counter()))
-            until_idle(user)
-            created = time.perf_counter()
-            create(user)
-            message, at = delivered.result(DEADLINE)
-            waits.append(at - created)
-            client(message.delete(client.conn))
-    assert statistics.median(waits) < 0.02
+        delivered = pool.submit(consumer.next)
+        until_idle(user)
+        id_ = create(user)
+        assert delivered.result(DEADLINE).id == id_
+
+
+def test_an_idle_consumer_asks_the_server_once_a_second(
+    client: Client, user: Connection, consume: Callable[..., Consumer]
+) -> None:
+    consumer, pid = consume(listen=EVENTS), client.conn.info.backend_pid
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(pytest.raises, (StopIteration, StopAsyncIteration), consumer.next)
+        until_idle(user)
+        asked: set[datetime] = set()
+
+        def is_asked_three_times() -> bool:
+            asked.update(start for (start,) in user.execute(QUERIES, [pid]).fetchall())
+            return len(asked) >= 3
+
+        wait_until(is_asked_three_times, "the consumer looks again and again")
+        consumer.stop.set()
+        ended.result(DEADLINE)
+    first, *_, last = sorted(asked)
+    assert last - first >= (len(asked) - 1) * timedelta(seconds=0.99)
 
 
 def test_a_bare_notification_ends_the_wait_too(user: Connection, consume: Callable[..., Consumer]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from typing import Any
 
 import pytest
 
 from pylonny import Backoff, DeadLetter, NotAvailable, Outcome, Queue
-from pylonny.consumer import BACKOFF, Loop
+from pylonny.consumer import Loop, stopped_by_sigterm
 from pylonny.sessions import Connect, Do, Listen, Wait
 
 
@@ -37,7 +38,28 @@ def test_whoever_sets_a_maximum_says_what_becomes_of_the_message() -> None:
 
 
 def test_without_a_maximum_it_is_retried_for_ever() -> None:
-    assert isinstance(BACKOFF(1_000_000), int)
+    assert isinstance(Backoff()(1_000_000), int)
+
+
+def test_sigterm_stops_every_loop_of_the_main_thread() -> None:
+    first, second, ended = threading.Event(), threading.Event(), threading.Event()
+    with stopped_by_sigterm(first), stopped_by_sigterm(second):
+        with stopped_by_sigterm(ended):
+            pass
+        signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert (first.is_set(), second.is_set(), ended.is_set()) == (True, True, False)
+
+
+def test_sigterm_is_left_to_a_program_that_handles_it() -> None:
+    stop, handled = threading.Event(), threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda _number, _frame: handled.set())
+    try:
+        with stopped_by_sigterm(stop):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (handled.is_set(), stop.is_set()) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +77,7 @@ def test_an_idle_loop_looks_when_told_and_once_a_second(
         lock_ms=1000,
         listen="events",
         poll_ms=1000,
-        retry=BACKOFF,
+        retry=None,
         stop=threading.Event(),
     )
     routine = loop.deliveries()
