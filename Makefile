@@ -10,7 +10,7 @@ BIN := .venv/bin
 APT := sh tests/support/apt-install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench prove render clean pgtap plpgsql-check pgbouncer pg-prove
+.PHONY: help demo test lint bench layer prove render clean pgtap plpgsql-check pgbouncer pg-prove
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ lint: .venv/.dev ## Check format, style and types
 
 bench: .venv/.test ## Measure it beside other queues, which are fetched for it (ARGS="--workload W1 --peers pgmq")
 	$(BIN)/python -m tests.bench $(ARGS)
+
+layer: .venv/.test ## Measure the Python layer: idle to delivery, a call, the import
+	$(BIN)/python -m tests.bench.layer
 
 prove: .venv/.test pgtap pg-prove ## Run pgtap/ under pg_prove (FILES=pgtap/message_create.sql: some of it)
 	$(BIN)/python -m tests.support.prove $(FILES)
