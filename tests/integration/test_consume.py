@@ -23,7 +23,7 @@ from pylonny import (
     Queue,
 )
 from pylonny.migrate import install
-from tests.support.clients import Client, connected
+from tests.support.clients import CLIENTS, Client, connected
 from tests.support.sessions import DEADLINE, wait_until
 
 if TYPE_CHECKING:
@@ -144,6 +144,21 @@ def test_messages_come_one_after_the_other_until_told_to_stop(any_client: Client
     with pytest.raises((StopIteration, StopAsyncIteration)):
         consumer.next()
     wait_until(lambda: consumers(user) == [], "its connections are closed")
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_a_message_is_finished_in_a_transaction_of_the_users_client(
+    user: Connection, database: str, kind: str
+) -> None:
+    id_ = create(user)
+    with connected(kind, database) as client:
+        consumer = Consumer(client, database)
+        message = consumer.next()
+        with client.within(message), client.within(client.transaction()):
+            assert client(message.delete(client.conn)) is DeleteResult.MESSAGE_DELETED
+            assert state(user, id_).status is MessageStatus.LOCKED
+        assert state(user, id_) is None
+        consumer.close()
 
 
 @pytest.mark.parametrize(

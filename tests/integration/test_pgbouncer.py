@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pylonny import ListenError, Queue
+from pylonny import AsyncMessage, AsyncQueue, DeleteResult, ListenError, Queue
+from pylonny.adapters import Asyncpg
+from tests.support.clients import asyncpg, keywords
 from tests.support.sessions import wait_until
 
 if TYPE_CHECKING:
@@ -81,3 +84,24 @@ def test_a_consumer_works_and_says_that_it_cannot_listen(pooled: str) -> None:
             left.discard(message.id)
             if not left:
                 stop.set()
+
+
+def test_asyncpg_works_if_it_prepares_nothing(pooled: str) -> None:
+    queue = AsyncQueue(adapter=Asyncpg)
+
+    async def use() -> None:
+        conn = await asyncpg.connect(**keywords(pooled), statement_cache_size=0)
+        await work(conn)
+        with psycopg.connect(pooled) as other:
+            other.execute("SELECT")  # from now on in a transaction, over the connection that served so far
+            await work(conn)
+        await conn.close()
+
+    async def work(conn: Any) -> None:
+        await queue.message.create(conn, content=b"", lock_ms=60_000)
+        async with conn.transaction():
+            message = await queue.dequeue(conn)
+            assert isinstance(message, AsyncMessage)
+            assert await message.delete(conn) is DeleteResult.MESSAGE_DELETED
+
+    asyncio.run(use())

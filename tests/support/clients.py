@@ -130,14 +130,14 @@ async def of_psycopg_pool_async(dsn: str) -> AsyncGenerator[Client]:
 
 @asynccontextmanager
 async def of_asyncpg(dsn: str) -> AsyncGenerator[Client]:
-    conn = await asyncpg.connect(**_keywords(dsn))
+    conn = await asyncpg.connect(**keywords(dsn))
     yield Client(conn, _asyncpg, conn.transaction)
     await conn.close()
 
 
 @asynccontextmanager
 async def of_asyncpg_pool(dsn: str) -> AsyncGenerator[Client]:
-    async with asyncpg.create_pool(**_keywords(dsn), min_size=1, max_size=2) as pool:
+    async with asyncpg.create_pool(**keywords(dsn), min_size=1, max_size=2) as pool:
         yield Client(pool, _asyncpg, None)
 
 
@@ -216,7 +216,7 @@ async def _begun_async(conn: AsyncSession | AsyncConnection) -> AsyncGenerator[N
         yield
 
 
-def _keywords(dsn: str) -> dict[str, Any]:
+def keywords(dsn: str) -> dict[str, Any]:
     """A DSN as asyncpg has it."""
     given = conninfo_to_dict(dsn)
     return {"host": given["host"], "port": given["port"], "user": given["user"], "database": given["dbname"]}
