@@ -127,7 +127,8 @@ class Hold:
 class Loop:
     """The routines of one consumer: its deliveries, its heartbeats, what follows on a failure.
 
-    `queue` is run over psycopg; `deliver` makes what is given of a Hold; `lock` and `poll` are milliseconds.
+    `queue` is run over psycopg; `deliver` makes what is given of a Hold; the others are those of
+    Queue.consume.
     """
 
     def __init__(

@@ -15,9 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-import psycopg
-
-from pylonny.adapters import AsyncPool, AsyncPsycopg, Pool, Psycopg
+from pylonny.adapters import AsyncPsycopg, Psycopg
 from pylonny.operations import (
     AC,
     AsyncExecutor,
@@ -46,6 +44,9 @@ from pylonny.results import (
 )
 
 if TYPE_CHECKING:
+    import psycopg
+
+    from pylonny.adapters import AsyncPool, Pool
     from pylonny.consumer import AsyncDelivery, Delivery, RetryPolicy, Stop
     from pylonny.events import Event
 
@@ -520,7 +521,8 @@ class Queue(_Queue[Runner[C], Message[C]]):
 
         The body finishes the message, in a transaction of its own. While it runs, heartbeats keep the message
         locked; if it raises inside of `with message`, the error is logged, and `retry` says what becomes of
-        the message. If the process dies, the message is delivered again `lock_ms` milliseconds later.
+        the message: None is Backoff(), which defers it, for ever if need be. If the process dies, the message
+        is delivered again `lock_ms` milliseconds later.
 
         `source` says where the database is: a connection string, or a connection or a pool of psycopg's,
         which is only asked for its parameters. The loop has a connection of its own, and a second one for
