@@ -40,6 +40,7 @@
 
 -- Finishing them
 {% include "functions/_place_freed.sql" %}
+{% include "functions/_places_freed.sql" %}
 {% include "functions/message_delete.sql" %}
 {% include "functions/message_delete_many.sql" %}
 {% include "functions/message_defer.sql" %}

@@ -49,10 +49,10 @@ BEGIN
          EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
     INTO v_has_messages, v_has_timers, v_has_wakes;
   v_is_due := v_has_messages OR v_has_timers OR v_has_wakes;
-  IF v_is_due AND pg_current_xact_id_if_assigned() IS NULL THEN
+  IF (v_is_due OR message_dequeue.max_messages > 1) AND pg_current_xact_id_if_assigned() IS NULL THEN
     GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
     v_is_alone := {{ schema }}._is_alone(v_call_stack);
-    IF v_is_alone THEN
+    IF v_is_alone AND v_is_due THEN
       PERFORM {{ schema }}._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 1000)), v_has_messages, v_has_timers);
     END IF;
   END IF;
@@ -61,7 +61,7 @@ BEGIN
   FOR i IN 1 .. 100 LOOP
     IF v_is_alone OR NOT v_is_due THEN
       IF message_dequeue.max_messages > 1 THEN
-        RETURN QUERY SELECT t.* FROM {{ schema }}._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms) t;
+        RETURN QUERY SELECT t.* FROM {{ schema }}._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_is_alone) t;
         IF FOUND THEN
           RETURN;
         END IF;

@@ -545,3 +545,17 @@ def test_an_interval_that_has_changed_ends_in_time_though_an_open_dequeue_was_th
     create(admin, "c", 20)
     move_clock(admin, after - at)
     assert "a" in channels([message for _ in range(20) for message in once(worker)])
+
+
+def test_what_no_policy_released_and_batches_pass_by_has_its_turn_in_the_next(connect: Connect) -> None:
+    admin = connect()
+    producer, worker = (connect(autocommit=False, options=IMPATIENT) for _ in range(2))
+    stop_clock(admin)
+    create(producer, "late")
+    limit(admin, ["late"], 1)
+    tend(admin)
+    producer.commit()
+    create(admin, "a", 10)
+    assert channels(dequeue(worker, 5)) == {"a"}
+    worker.commit()
+    assert channels(dequeue(worker, 5)) == {"a", "late"}
