@@ -34,7 +34,8 @@ The database is that of --dsn, else of DATABASE_URL, else that of libpq's enviro
 PGUSER, PGSERVICE, ...). Passwords may come from there too, or from ~/.pgpass."""
 
 _DESCRIPTION = """\
-A multi-tenant message queue that is nothing but PostgreSQL: put it into a database, or take it out."""
+A multi-tenant message queue that is nothing but PostgreSQL: put it into a database, take it out,
+see what is there, measure it."""
 
 _EPILOG = f"""\
 examples:
@@ -47,7 +48,7 @@ examples:
 
 {_DATABASE}
 
-Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage."""
+Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 130 interrupted."""
 
 _INSTALL = f"""\
 Install the queue into a schema, or bring the one that is there up to date. It is one transaction; doing it
@@ -123,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Like argparse it raises SystemExit for wrong usage and --help.
     """
+    _prepare_streams()
     options = parser().parse_args(arguments)
     prog = f"{PROG} {options.command}"
     run: Callable[[argparse.Namespace], int] = options.run
@@ -139,7 +141,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _discard_output()  # the reader has had enough, as in `render | head`
         return 1
+    except OSError as error:
+        _discard_output()
+        print(f"{prog}: {_one_line(str(error))}", file=sys.stderr)
+        return 1
     return status
+
+
+def _prepare_streams() -> None:
+    """Make it safe to read from and write to the standard streams, whatever they are."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the caller closed it, as in `status >&-`
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - until the end
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # what stands in for it may not have that
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")  # a name may have letters that a terminal has not
 
 
 def _discard_output() -> None:
@@ -160,15 +176,18 @@ def parser() -> _Parser:
         type=_name("schema"),
         help="schema of the queue (default: %(default)s)",
     )
-    events = _Parser(add_help=False)
-    choice = events.add_mutually_exclusive_group()
-    choice.add_argument(
-        "--event-channel",
-        metavar="CHANNEL",
-        type=_name("event channel"),
-        help="channel to NOTIFY of events (default: as it is installed, else none)",
-    )
-    choice.add_argument("--no-event-channel", action="store_true", help="no events")
+
+    def events(default: str) -> _Parser:
+        events = _Parser(add_help=False)
+        choice = events.add_mutually_exclusive_group()
+        choice.add_argument(
+            "--event-channel",
+            metavar="CHANNEL",
+            type=_name("event channel"),
+            help=f"channel to NOTIFY of events (default: {default})",
+        )
+        choice.add_argument("--no-event-channel", action="store_true", help="no events")
+        return events
 
     parser = _Parser(
         prog=PROG,
@@ -206,7 +225,7 @@ def parser() -> _Parser:
         _INSTALL_EPILOG,
         database,
         schema,
-        events,
+        events("the one that is installed, else no events"),
     )
     uninstall = command(
         _uninstall, "drop the queue with its messages", _UNINSTALL, _UNINSTALL_EPILOG, database, schema
@@ -214,7 +233,7 @@ def parser() -> _Parser:
     uninstall.add_argument("--yes", action="store_true", help="do not ask")
     status = command(_status, "show what is installed", _STATUS, _STATUS_EPILOG, database)
     status.add_argument("--schema", type=_name("schema"), help="only the queue in this schema")
-    command(_render, "print the SQL of an install", _RENDER, _RENDER_EPILOG, schema, events)
+    command(_render, "print the SQL of an install", _RENDER, _RENDER_EPILOG, schema, events("no events"))
     _add_bench_options(
         command(_bench, "measure the queue's speed on a server", _BENCH, _bench_epilog(), database)
     )
@@ -239,30 +258,34 @@ def _add_bench_options(parser: _Parser) -> None:
         help="measure these (default: those without * below; may be given again)",
     )
     parser.add_argument(
-        "--duration", type=_at_least(1), default=3, metavar="SECONDS", help="of a run (default: %(default)s)"
+        "--duration",
+        type=at_least(1),
+        default=3,
+        metavar="SECONDS",
+        help="length of a run (default: %(default)s)",
     )
     parser.add_argument(
         "--snapshot-duration",
-        type=_at_least(2),
+        type=at_least(2),
         default=120,
         metavar="SECONDS",
-        help="of a run beside a held snapshot (default: %(default)s)",
+        help="length of a run beside a held snapshot, as those of W6 (default: %(default)s)",
     )
     parser.add_argument(
         "--repetitions",
-        type=_at_least(1),
+        type=at_least(1),
         default=3,
         metavar="N",
-        help="of each run, of which the median counts (default: %(default)s)",
+        help="how often each is run; the median counts (default: %(default)s)",
     )
     parser.add_argument(
-        "--clients", type=_at_least(1), metavar="N", help="sessions at a time (default: 8, with batches 4)"
+        "--clients", type=at_least(1), metavar="N", help="sessions at a time (default: 8, with batches 4)"
     )
     parser.add_argument(
         "--synchronous-commit",
         choices=["on", "off", "both"],
         default="both",
-        help="of the sessions (default: %(default)s)",
+        help="PostgreSQL's setting of that name, in the sessions (default: %(default)s)",
     )
     parser.add_argument(
         "--begin",
@@ -471,7 +494,7 @@ def _name(what: Literal["schema", "event channel"]) -> Callable[[str], str]:
     return convert
 
 
-def _at_least(least: int) -> Callable[[str], int]:
+def at_least(least: int) -> Callable[[str], int]:
     """What argparse converts a whole number with that is not below the least."""
 
     def convert(text: str) -> int:

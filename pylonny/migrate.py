@@ -125,8 +125,14 @@ def uninstall(conn: _Connection, schema: str = DEFAULT_SCHEMA, *, root: Path | N
     templates = Templates(schema, None, root)
     with _transaction(conn) as cur:
         _run(cur, templates.lock())
-        if schema not in {name for name, *_ in _find(cur)}:
+        owners = {name: owner for name, owner, _ in _find(cur)}
+        if schema not in owners:
             raise not_installed(schema)
+        if cur.execute("SELECT pg_has_role(%s, 'USAGE')", [owners[schema]]).fetchone() != (True,):
+            raise InstallError(
+                f'the queue in schema "{schema}" belongs to role "{owners[schema]}"',
+                f'connect as "{owners[schema]}", or as a role that is a member of it',
+            )
         _refuse_newer(templates.files, _read_ledger(cur, schema), schema)
         _drop(cur, schema, created(templates.files))
         remaining = tuple(f"{found.kind} {found.identity}" for found in _objects(cur, schema))

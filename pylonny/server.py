@@ -227,8 +227,9 @@ class PrivateServer:
             self._guard = None
 
     def stop_command(self) -> str:
-        """A shell command that stops the server."""
-        return f"kill -INT $(head -n 1 {shlex.quote(str(self._pid_file))})"
+        """A shell command that stops the server, and ends when it has stopped."""
+        file = shlex.quote(str(self._pid_file))
+        return f"kill -INT $(head -n 1 {file}); while [ -e {file} ]; do sleep 0.1; done"
 
     def dsn(self, database: str = "postgres") -> str:
         """A libpq connection string for one of the server's databases."""

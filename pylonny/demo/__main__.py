@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from pylonny.cli import at_least
+
 
 class Stopped(KeyboardInterrupt):
     """A signal asked the demo to end. A KeyboardInterrupt: what libraries know how to clean up after."""
@@ -74,14 +76,22 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", type=folder, help="hash the files in this folder instead")
     parser.add_argument("--keep", action="store_true", help="leave the server up at the end, to look into it")
     parser.add_argument(
-        "--workers", type=AtLeast(2), default=4, help="worker processes, 2 or more: one will be killed"
+        "--workers",
+        type=at_least(2),
+        default=4,
+        help="worker processes, 2 or more: one will be killed (default: %(default)s)",
     )
-    parser.add_argument("--batch", type=AtLeast(1), default=10, help="messages that a worker takes at a time")
+    parser.add_argument(
+        "--batch",
+        type=at_least(1),
+        default=10,
+        help="messages that a worker takes at a time (default: %(default)s)",
+    )
     parser.add_argument(
         "--lock-ms",
-        type=AtLeast(100),
+        type=at_least(100),
         default=3000,
-        help="after how long the killed worker's messages come back",
+        help="milliseconds until the killed worker's messages come back (default: %(default)s)",
     )
     return parser
 
@@ -91,20 +101,6 @@ def folder(text: str) -> Path:
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {text}")
     return Path(text)
-
-
-class AtLeast:
-    """An argument that is a whole number, and not below the least."""
-
-    def __init__(self, least: int) -> None:
-        self.least = least
-
-    def __call__(self, text: str) -> int:
-        """Its value."""
-        with suppress(ValueError):
-            if int(text) >= self.least:
-                return int(text)
-        raise argparse.ArgumentTypeError(f"must be a whole number, {self.least} or more, not {text!r}")
 
 
 def say(text: str) -> None:

@@ -15,6 +15,7 @@ AS $function$
 -- With p_max = 1 the caller takes what is released, and may stay open for an hour: no other row is changed, but the one whose place it takes (one
 -- ready that sorts after it, or one whose lock is over; more of these only if they are more than the limit, and foreign ones if too many are).
 DECLARE
+  -- c_look: when to look again at what was passed by.
   c_look       CONSTANT interval := interval '200 ms';
   c_batch      CONSTANT bigint := 200;
   v_now        timestamptz := {{ schema }}._clock();
@@ -52,7 +53,8 @@ BEGIN
       RETURN v_released;
     END IF;
 
-    -- Which of the suspects are in another's hands? That is known by whether they can be locked, which must leave no lock behind.
+    -- Which of the suspects are in another's hands? That is known by whether they can be locked, which must leave no lock behind: see
+    -- _channel_try_release for PYUND.
     IF cardinality(v_survey.suspect_ids) > 0 THEN
       BEGIN
         PERFORM FROM unnest(v_survey.suspect_ids) AS u (id), LATERAL (

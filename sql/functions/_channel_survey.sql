@@ -17,6 +17,7 @@ AS $function$
 DECLARE
   c_batch CONSTANT integer := 200;
   c_ahead CONSTANT integer := 1000;
+  -- One more than the limit tells that it is exceeded; where there is none, only an interval, c_batch does for it. c_ahead more is still an integer.
   v_cap     integer := LEAST(COALESCE(p_policy.max_concurrency, c_batch), 2147480000) + 1;
   v_out     bigint;
   v_ready   bigint;

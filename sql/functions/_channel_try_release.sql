@@ -2,7 +2,8 @@ CREATE OR REPLACE FUNCTION {{ schema }}._channel_try_release(p_lane bigint, p_ch
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 AS $function$
--- Not always so, since what a subtransaction has changed costs a multixact when the transaction changes it again.
+-- Not always so, since what a subtransaction has changed costs a multixact when the transaction changes it again. PYUND ("undo") is an SQLSTATE
+-- of the queue's own: it rolls a subtransaction back, and never leaves the function that raises it.
 DECLARE
   v_released bigint;
 BEGIN

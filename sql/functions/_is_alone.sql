@@ -4,7 +4,8 @@ LANGUAGE plpgsql VOLATILE
 AS $function$
 -- The server does not say whether a statement is a transaction of its own, but the times do. In a simple query the transaction begins with the
 -- statement. A prepared statement begins it with its portal, which pg_cursors shows with the time. BEGIN, or a statement before, begins it
--- earlier (and may leave its own portal behind, if it was prepared); so does a statement that is parsed, bound and executed at once, which cannot be told from the former and counts as such.
+-- earlier (and may leave its own portal behind, if it was prepared); so does a statement that is parsed, bound and executed at once, which cannot be
+-- told from the former and counts as such.
 BEGIN
   RETURN CASE
     -- Called from a function, which may do anything afterwards.

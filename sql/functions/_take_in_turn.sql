@@ -3,8 +3,8 @@ CREATE OR REPLACE FUNCTION {{ schema }}._take_in_turn(
   OUT taken_ids bigint[], OUT are_unlocked boolean[], OUT is_busy boolean, OUT release_at timestamptz, OUT limited_lanes bigint[])
 LANGUAGE plpgsql VOLATILE
 AS $function$
--- Goes round the lanes, a message from each, until it has enough or a whole round gave none; a stretch at a time, each as long as eight
--- times more ready lanes, since as a rule the first ones have what is wanted.
+-- Goes round the lanes, a message from each, until it has enough or a whole round gave none. It looks at a stretch of them at a time, each with
+-- eight times as many ready lanes as the one before, since as a rule the first few have what is wanted.
 --
 -- Its transaction may stay open for an hour, so it holds what it takes, the mutex of that channel if it had to release the message, and
 -- nothing else.
@@ -29,6 +29,7 @@ BEGIN
     v_lanes := ARRAY (SELECT n.lane FROM {{ schema }}._lanes_next(v_from, v_num) AS n (lane)
                        WHERE v_from = p_served OR (n.lane <= p_served, n.lane) > (v_from <= p_served, v_from));
     v_last := CASE WHEN cardinality(v_lanes) = v_num THEN v_lanes[v_num] ELSE p_served END;
+    -- The fourth column puts the lanes that come after the turn of the numbers behind the others.
     FOR v_turn IN
       SELECT t.lane, t.channel, t.message_ids, t.lane <= p_served FROM {{ schema }}._turns_due(v_from, v_last, p_window, taken_ids) t
       UNION ALL

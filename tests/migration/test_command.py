@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -184,17 +185,19 @@ def test_what_one_may_not_read_is_shown_as_such(run: Run, conn: Connection, empt
 def test_an_interrupt_ends_what_the_server_is_doing(
     run: Run, monkeypatch: pytest.MonkeyPatch, conn: Connection
 ) -> None:
-    def interrupted(conn: Connection) -> None:
-        # As by a Ctrl-C that comes between the sending of a statement and the waiting for it.
-        conn.pgconn.send_query(b"SELECT pg_sleep(3600)")
+    activity = "SELECT wait_event FROM pg_stat_activity WHERE application_name = 'pylonny'"
+
+    def interrupted(theirs: Connection) -> None:
+        # As by a Ctrl-C that comes between the sending of a statement and the waiting for it. A cancel that
+        # comes before the server has begun is lost.
+        theirs.pgconn.send_query(b"SELECT pg_sleep(3600)")
+        until(lambda: conn.execute(activity).fetchall() == [("PgSleep",)])
         raise KeyboardInterrupt
 
     monkeypatch.setattr(migrate, "status", interrupted)
     monkeypatch.setattr("pylonny.cli._discard_output", bool)  # it is the tests' output too
     assert run("status") == (130, "", f"{PROG} status: interrupted")
-    until(
-        lambda: conn.execute("SELECT FROM pg_stat_activity WHERE application_name = 'pylonny'").rowcount == 0
-    )
+    until(lambda: not conn.execute(activity).fetchall())
 
 
 def test_an_install_that_is_interrupted_leaves_nothing(
@@ -222,3 +225,32 @@ def test_an_install_that_is_interrupted_leaves_nothing(
     until(lambda: not conn.execute(sessions).fetchall())
     first.rollback()
     assert objects(conn) == before
+
+
+@pytest.mark.parametrize("stdin", ["<&-", "< /dev/null"])
+def test_an_uninstall_that_nobody_can_answer_drops_nothing(conn: Connection, stdin: str) -> None:
+    install(conn)
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" -m pylonny uninstall {stdin}', sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    question, refusal = done.stderr.splitlines()
+    assert question.endswith("with all its messages? [y/N] ")
+    assert refusal == f"{PROG} uninstall: nothing was dropped; answer y, or give --yes"
+    assert [found.schema for found in status(conn)] == ["lonny"]
+
+
+def test_a_terminal_that_has_not_all_letters_is_no_obstacle(conn: Connection) -> None:
+    install(conn, "\u0448\u0438\u043d\u0430")
+    done = subprocess.run(
+        [sys.executable, "-m", "pylonny", "status"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1].startswith(r"\u0448\u0438\u043d\u0430 ")

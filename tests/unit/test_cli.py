@@ -221,3 +221,15 @@ def test_a_reader_that_has_had_enough_sees_no_traceback() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "reason"),
+    [(">&-", 0, ""), ("> /dev/full", 1, f"{PROG} render: [Errno 28] No space left on device\n")],
+)
+def test_an_output_that_takes_nothing_is_no_traceback(redirection: str, status: int, reason: str) -> None:
+    command = f'exec "$0" -m pylonny render {redirection}'
+    done = subprocess.run(
+        ["/bin/sh", "-c", command, sys.executable], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (status, reason)
