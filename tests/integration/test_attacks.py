@@ -336,6 +336,12 @@ CREATE TRIGGER gate AFTER UPDATE ON lonny.message FOR EACH ROW
   WHEN (NEW.channel = 'gated' AND OLD.status = 'WAITING' AND NEW.status = 'READY')
   EXECUTE FUNCTION public.gate();
 """
+# Or when it has taken one.
+TAKE_GATE = """
+CREATE OR REPLACE TRIGGER gate AFTER UPDATE ON lonny.message FOR EACH ROW
+  WHEN (NEW.channel = 'gated' AND OLD.status = 'READY' AND NEW.status = 'LOCKED')
+  EXECUTE FUNCTION public.gate();
+"""
 TAKE: LiteralString = "SELECT id FROM lonny.message_dequeue()"
 
 
@@ -357,6 +363,29 @@ def test_a_policy_committed_between_the_advance_and_the_take_binds(
         taken = [id_ for (id_,) in step.result() if id_ is not None]
     worker.commit()
     assert len(taken) + len(serve(admin)) == max_concurrency
+
+
+@pytest.mark.parametrize("state", ["delayed", "expired"])
+def test_a_limit_counts_what_a_dequeue_that_began_before_it_is_taking(connect: Connect, state: str) -> None:
+    # The dequeue is alone. To others the message still waits, or its lock is over.
+    admin, worker, gate, other = connect(), connect(), connect(), connect(options=IMPATIENT)
+    stop_clock(admin)
+    create(admin, "gated", lock_ms=100, delay_ms=100 if state == "delayed" else 0)
+    if state == "expired":
+        assert len(dequeue(admin)) == 1
+    move_clock(admin, 100)
+    admin.execute(GATE)
+    admin.execute(TAKE_GATE)
+    gate.execute("SELECT pg_advisory_lock(42)")
+    with background(worker, "SELECT id FROM lonny.message_dequeue(1, 3600000)") as step:
+        assert step.blocked_by() == [gate.info.backend_pid]
+        limit(admin, "gated", 1)
+        create(admin, "gated", delay_ms=-1000)
+        assert serve(other) == []
+        gate.execute("SELECT pg_advisory_unlock(42)")
+        assert len(step.result()) == 1
+    assert serve(other) == []
+    assert out(admin, "gated") == 1
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a transaction"])
