@@ -336,10 +336,10 @@ CREATE TRIGGER gate AFTER UPDATE ON lonny.message FOR EACH ROW
   WHEN (NEW.channel = 'gated' AND OLD.status = 'WAITING' AND NEW.status = 'READY')
   EXECUTE FUNCTION public.gate();
 """
-# Or when it has taken one.
+# Or when it has taken the first of all messages.
 TAKE_GATE = """
 CREATE OR REPLACE TRIGGER gate AFTER UPDATE ON lonny.message FOR EACH ROW
-  WHEN (NEW.channel = 'gated' AND OLD.status = 'READY' AND NEW.status = 'LOCKED')
+  WHEN (NEW.id = 1 AND OLD.status = 'READY' AND NEW.status = 'LOCKED')
   EXECUTE FUNCTION public.gate();
 """
 TAKE: LiteralString = "SELECT id FROM lonny.message_dequeue()"
@@ -386,6 +386,24 @@ def test_a_limit_counts_what_a_dequeue_that_began_before_it_is_taking(connect: C
         assert len(step.result()) == 1
     assert serve(other) == []
     assert out(admin, "gated") == 1
+
+
+def test_what_comes_due_beside_a_dequeue_that_is_taking_another_of_its_channel_is_delivered(
+    connect: Connect,
+) -> None:
+    admin, worker, gate, other = connect(), connect(), connect(), connect(options=IMPATIENT)
+    stop_clock(admin)
+    create(admin, "gated", delay_ms=100)
+    (second,) = create(admin, "gated", delay_ms=200)
+    move_clock(admin, 100)
+    admin.execute(GATE)
+    admin.execute(TAKE_GATE)
+    gate.execute("SELECT pg_advisory_lock(42)")
+    with background(worker, TAKE) as step:
+        assert step.blocked_by() == [gate.info.backend_pid]
+        move_clock(admin, 100)
+        assert [message.id for message in dequeue(other)] == [second]
+        gate.execute("SELECT pg_advisory_unlock(42)")
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a transaction"])
