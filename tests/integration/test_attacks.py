@@ -307,6 +307,22 @@ def test_a_policy_set_beside_uncommitted_dequeues_does_not_overshoot(
         assert len(served) + len(work(worker)) == 6
 
 
+@pytest.mark.parametrize("max_messages", [1, 5])
+def test_what_a_rolled_back_dequeue_gives_back_to_a_paused_channel_waits(
+    connect: Connect, max_messages: int
+) -> None:
+    worker, holder = connect(), connect(autocommit=False)
+    stop_clock(worker)
+    create(worker, "a", 2)
+    dequeue(holder, 2)
+    limit(worker, "a", 0)
+    assert dequeue(worker, max_messages) == []
+    holder.rollback()
+    # The first has seen that they are ready, the second puts them back.
+    assert [dequeue(worker, max_messages) for _ in range(2)] == [[], []]
+    assert out(worker, "a") == 0
+
+
 @pytest.mark.parametrize("level", [IsolationLevel.READ_COMMITTED, IsolationLevel.REPEATABLE_READ])
 @pytest.mark.parametrize("delay_ms", [0, -1000, 300])
 def test_a_create_that_began_before_the_policy_and_commits_after_it_keeps_the_limit(
