@@ -522,6 +522,28 @@ def test_an_open_dequeue_holds_up_no_channel_in_which_a_late_producer_comes_afte
     assert channels(rest(admin, worker)) >= set(FIVE) - channels(taken)
 
 
+@pytest.mark.parametrize("max_messages", [1, 10])
+def test_an_open_dequeue_that_took_nothing_holds_no_late_producers_message_behind_what_others_hold(
+    connect: Connect, max_messages: int
+) -> None:
+    admin, worker = connect(), connect(options=IMPATIENT)
+    producer, other, holder = (connect(autocommit=False, options=IMPATIENT) for _ in range(3))
+    stop_clock(admin)
+    for channel in FIVE:
+        create(producer, channel)
+    limit(admin, FIVE, 1)
+    for channel in FIVE:
+        create(admin, channel, delay_ms=-1000)
+    tend(admin)
+    producer.commit()
+    taken = dequeue(other, 5)
+    assert channels(taken) == set(FIVE)
+    assert dequeue(holder, max_messages) == []
+    other.commit()
+    delete(admin, *taken)
+    assert channels(rest(admin, worker)) == set(FIVE)
+
+
 @BOTH
 @pytest.mark.parametrize(
     ("before", "after", "at"), [(60_000, 1000, 0), (1000, 5000, 1000)], ids=["shorter", "longer"]
