@@ -17,6 +17,9 @@ BEGIN
     SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
       FROM {{ schema }}.message m
      WHERE m.status = 'READY' AND m.lane = p_lane
+       -- What the policy did not release stays untouched behind what others hold: the caller may go on to many lanes, and stay open.
+       AND (m.lane = 0 OR COALESCE((SELECT p.cleared OR p.id IS NOT DISTINCT FROM m.policy_id
+                                      FROM {{ schema }}.channel_policy p WHERE p.channel = m.channel ORDER BY p.id DESC LIMIT 1), true))
      ORDER BY m.dequeue_at, m.id LIMIT 1
        FOR NO KEY UPDATE SKIP LOCKED;
   ELSE
