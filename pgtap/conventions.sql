@@ -24,13 +24,13 @@ SELECT cmp_ok((SELECT count(*) FROM relation), '>=', 8::bigint, 'this file sees 
 
 -- search_path
 
-SELECT set_eq(
-    $$ SELECT f.proname::text FROM function f WHERE NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (f.proconfig), false) $$,
-    ARRAY['_clock', '_event_channel', '_lane'],
-    'every function sets search_path to pg_catalog, pg_temp, but for the helpers that are inlined, which are these');
 SELECT is_empty(
-    $$ SELECT f.name FROM function f WHERE f.proconfig IS NULL AND f.lanname <> 'sql' $$,
-    'a function without settings is in SQL, else it would not be inlined');
+    $$ SELECT f.name FROM function f
+       WHERE f.proname NOT LIKE '\_%' AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (f.proconfig), false) $$,
+    'every public function sets search_path to pg_catalog, pg_temp');
+SELECT is_empty(
+    $$ SELECT f.name FROM function f WHERE f.proname LIKE '\_%' AND f.proconfig IS NOT NULL $$,
+    'no private function does: only public ones call them, and each would do it anew');
 
 -- comments
 

@@ -121,21 +121,21 @@ SELECT is(
 -- The outermost values that are accepted never make a later operation raise.
 
 INSERT INTO sent VALUES
-    ('oldest', message_create('oldest', 'oldest', 36500 * 86400000::bigint, -36500 * 86400000::bigint)),
-    ('youngest', message_create('youngest', 'youngest', 36500 * 86400000::bigint, 36500 * 86400000::bigint));
+    ('oldest', message_create('oldest', 'oldest', 3155760000000, -3155760000000)),
+    ('youngest', message_create('youngest', 'youngest', 3155760000000, 3155760000000));
 SELECT is(
-    (SELECT unlock_at FROM message_dequeue()), '2030-01-01 00:00:11.5+00'::timestamptz + interval '36500 days',
-    'a lock and a negative delay of 36,500 days each are accepted and delivered');
+    (SELECT unlock_at FROM message_dequeue()), '2030-01-01 00:00:11.5+00'::timestamptz + interval '36525 days',
+    'a lock and a negative delay of 36,525 days each are accepted and delivered');
 SELECT is(
     message_heartbeat(tap.id('oldest'), 1), 'MESSAGE_HEARTBEATED', 'the heartbeat of such a lock does not raise');
 SELECT is(message_delete(tap.id('oldest'), 1), 'MESSAGE_DELETED', 'nor does its delete');
 SELECT is(
     (SELECT dequeue_at FROM message_status(ARRAY[tap.id('youngest')])),
-    '2030-01-01 00:00:11.5+00'::timestamptz + interval '36500 days',
-    'a delay of 36,500 days is accepted');
+    '2030-01-01 00:00:11.5+00'::timestamptz + interval '36525 days',
+    'a delay of 36,525 days is accepted');
 SELECT is(
     (SELECT result FROM message_dequeue()), 'MESSAGE_NOT_AVAILABLE', 'a dequeue beside that delay does not raise');
-SET pylonny_test.clock = '2129-12-08 00:00:12+00';
+SET pylonny_test.clock = '2130-01-02 00:00:12+00';
 SELECT ok('youngest' = ANY (tap.take_all()), 'and when the delay is over the message is delivered');
 
 -- Bad arguments raise and change nothing.
@@ -150,11 +150,11 @@ SELECT tap.refused(sentence, statement, state, argument, value) FROM (VALUES
     ('a channel name of 513 bytes in 257 characters is refused', $$SELECT message_create(repeat('é', 256) || 'c', 'x', 1)$$, '22023', 'channel', '513|éééééééééé'),
     ('a channel name of a million bytes is refused', $$SELECT message_create(repeat('c', 1000000), 'x', 1)$$, '22023', 'channel', '1000000|cccccccccc'),
     ('lock_ms below 0 is refused', $$SELECT message_create('a', 'x', -1)$$, '22023', 'lock_ms', '-1\M'),
-    ('lock_ms beyond 100 years is refused', $$SELECT message_create('a', 'x', 3162240000000)$$, '22023', 'lock_ms', '3162240000000'),
+    ('lock_ms beyond 100 years is refused', $$SELECT message_create('a', 'x', 3155760000001)$$, '22023', 'lock_ms', '3155760000001'),
     ('the largest lock_ms is refused', $$SELECT message_create('a', 'x', 9223372036854775807)$$, '22023', 'lock_ms', '9223372036854775807'),
     ('the smallest lock_ms is refused', $$SELECT message_create('a', 'x', -9223372036854775808)$$, '22023', 'lock_ms', '-9223372036854775808'),
-    ('delay_ms beyond 100 years is refused', $$SELECT message_create('a', 'x', 1, 3162240000000)$$, '22023', 'delay_ms', '3162240000000'),
-    ('delay_ms beyond 100 years back is refused', $$SELECT message_create('a', 'x', 1, -3162240000000)$$, '22023', 'delay_ms', '-3162240000000'),
+    ('delay_ms beyond 100 years is refused', $$SELECT message_create('a', 'x', 1, 3155760000001)$$, '22023', 'delay_ms', '3155760000001'),
+    ('delay_ms beyond 100 years back is refused', $$SELECT message_create('a', 'x', 1, -3155760000001)$$, '22023', 'delay_ms', '-3155760000001'),
     ('the largest delay_ms is refused', $$SELECT message_create('a', 'x', 1, 9223372036854775807)$$, '22023', 'delay_ms', '9223372036854775807'),
     ('the smallest delay_ms is refused', $$SELECT message_create('a', 'x', 1, -9223372036854775808)$$, '22023', 'delay_ms', '-9223372036854775808'),
     ('a bad value is refused without a channel too', $$SELECT message_create(NULL, 'x', -1)$$, '22023', 'lock_ms', '-1\M')

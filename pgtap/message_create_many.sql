@@ -161,10 +161,10 @@ SELECT tap.refused(sentence, statement, state, argument, value) FROM (VALUES
     ('a channel name of 513 bytes in 257 characters is refused', $$SELECT message_create_many(ARRAY[repeat('é', 256) || 'c'], '{x}', '{1}')$$, '22023', 'channels', '513|éééééééééé'),
     ('a lock_ms below 0 among others is refused', $$SELECT message_create_many('{a,a}', '{x,x}', '{1,-1}')$$, '22023', 'lock_ms', '-1\M'),
     ('one lock_ms below 0 for all is refused', $$SELECT message_create_many('{a,a}', '{x,x}', '{-1}')$$, '22023', 'lock_ms', '-1\M'),
-    ('a lock_ms beyond 100 years is refused', $$SELECT message_create_many('{a,a}', '{x,x}', '{1,3162240000000}')$$, '22023', 'lock_ms', '3162240000000'),
+    ('a lock_ms beyond 100 years is refused', $$SELECT message_create_many('{a,a}', '{x,x}', '{1,3155760000001}')$$, '22023', 'lock_ms', '3155760000001'),
     ('the largest lock_ms is refused', $$SELECT message_create_many('{a}', '{x}', '{9223372036854775807}')$$, '22023', 'lock_ms', '9223372036854775807'),
-    ('a delay_ms beyond 100 years is refused', $$SELECT message_create_many('{a,a}', '{x,x}', '{1}', '{0,3162240000000}')$$, '22023', 'delay_ms', '3162240000000'),
-    ('a delay_ms beyond 100 years back is refused', $$SELECT message_create_many('{a,a}', '{x,x}', '{1}', '{0,-3162240000000}')$$, '22023', 'delay_ms', '-3162240000000'),
+    ('a delay_ms beyond 100 years is refused', $$SELECT message_create_many('{a,a}', '{x,x}', '{1}', '{0,3155760000001}')$$, '22023', 'delay_ms', '3155760000001'),
+    ('a delay_ms beyond 100 years back is refused', $$SELECT message_create_many('{a,a}', '{x,x}', '{1}', '{0,-3155760000001}')$$, '22023', 'delay_ms', '-3155760000001'),
     ('the smallest delay_ms is refused', $$SELECT message_create_many('{a}', '{x}', '{1}', '{-9223372036854775808}')$$, '22023', 'delay_ms', '-9223372036854775808')
 ) AS bad (sentence, statement, state, argument, value);
 SELECT ok(tap.tables() = tables, 'what is refused changes nothing, the good messages of the batch included') FROM before;

@@ -118,12 +118,12 @@ SELECT is(tap.take(), '{l1}', 'and the first comes first');
 
 -- The outermost delays
 
-SELECT is(message_defer(tap.id('l1'), 2, 36500 * 86400000::bigint), 'MESSAGE_DEFERRED', 'a delay of 36,500 days is accepted');
+SELECT is(message_defer(tap.id('l1'), 2, 3155760000000), 'MESSAGE_DEFERRED', 'a delay of 36,525 days is accepted');
 SELECT is(
-    (SELECT dequeue_at FROM message_status(ARRAY[tap.id('l1')])), '2030-01-01 00:00:27+00'::timestamptz + interval '36500 days',
+    (SELECT dequeue_at FROM message_status(ARRAY[tap.id('l1')])), '2030-01-01 00:00:27+00'::timestamptz + interval '36525 days',
     'and kept');
 SELECT is(tap.take(), '{l2}', 'the other message of the channel is to be had');
-SELECT is(message_defer(tap.id('l2'), 2, -36500 * 86400000::bigint), 'MESSAGE_DEFERRED', 'a delay of -36,500 days is accepted');
+SELECT is(message_defer(tap.id('l2'), 2, -3155760000000), 'MESSAGE_DEFERRED', 'a delay of -36,525 days is accepted');
 SELECT is(tap.take(), '{l2}', 'and does not make a dequeue raise');
 
 -- Bad arguments raise and change nothing.
@@ -133,11 +133,11 @@ SELECT tap.refused(sentence, statement, state, argument, value) FROM (VALUES
     ('id NULL is refused', 'SELECT message_defer(NULL, 1)', '22004', 'id', 'null'),
     ('num_attempts NULL is refused', $$SELECT message_defer(tap.id('l2'), NULL)$$, '22004', 'num_attempts', 'null'),
     ('delay_ms NULL is refused', $$SELECT message_defer(tap.id('l2'), 3, NULL)$$, '22004', 'delay_ms', 'null'),
-    ('delay_ms beyond 100 years is refused', $$SELECT message_defer(tap.id('l2'), 3, 3162240000000)$$, '22023', 'delay_ms', '3162240000000'),
-    ('delay_ms beyond 100 years back is refused', $$SELECT message_defer(tap.id('l2'), 3, -3162240000000)$$, '22023', 'delay_ms', '-3162240000000'),
+    ('delay_ms beyond 100 years is refused', $$SELECT message_defer(tap.id('l2'), 3, 3155760000001)$$, '22023', 'delay_ms', '3155760000001'),
+    ('delay_ms beyond 100 years back is refused', $$SELECT message_defer(tap.id('l2'), 3, -3155760000001)$$, '22023', 'delay_ms', '-3155760000001'),
     ('the largest delay_ms is refused', $$SELECT message_defer(tap.id('l2'), 3, 9223372036854775807)$$, '22023', 'delay_ms', '9223372036854775807'),
     ('the smallest delay_ms is refused', $$SELECT message_defer(tap.id('l2'), 3, -9223372036854775808)$$, '22023', 'delay_ms', '-9223372036854775808'),
-    ('a bad delay_ms is refused for an id that is not there too', 'SELECT message_defer(9223372036854775807, 3, 3162240000000)', '22023', 'delay_ms', '3162240000000')
+    ('a bad delay_ms is refused for an id that is not there too', 'SELECT message_defer(9223372036854775807, 3, 3155760000001)', '22023', 'delay_ms', '3155760000001')
 ) AS bad (sentence, statement, state, argument, value);
 SELECT ok(tap.tables() = tables, 'what is refused changes nothing') FROM before WHERE step = 'bad';
 

@@ -135,9 +135,9 @@ SELECT results_eq(
     $$VALUES (4, false, '\x01'::bytea, '2030-01-02 00:00:06+00'::timestamptz)$$,
     'is_unlocked is false, the state is there, and lock_ms may be 0');
 SELECT results_eq(
-    'SELECT num_attempts, is_unlocked, state, unlock_at FROM message_dequeue(1, 36500 * 86400000::bigint)',
-    $$VALUES (5, true, '\x01'::bytea, '2030-01-02 00:00:06+00'::timestamptz + interval '36500 days')$$,
-    'or 36,500 days');
+    'SELECT num_attempts, is_unlocked, state, unlock_at FROM message_dequeue(1, 3155760000000)',
+    $$VALUES (5, true, '\x01'::bytea, '2030-01-02 00:00:06+00'::timestamptz + interval '36525 days')$$,
+    'or 36,525 days');
 SELECT is(message_delete(tap.id('k1'), 5), 'MESSAGE_DELETED', 'and the message can be deleted');
 
 INSERT INTO sent VALUES
@@ -165,7 +165,7 @@ SELECT tap.refused(sentence, statement, state, argument, value) FROM (VALUES
     ('max_messages below 0 is refused', 'SELECT * FROM message_dequeue(-1)', '22023', 'max_messages', '-1\M'),
     ('the smallest max_messages is refused', 'SELECT * FROM message_dequeue(-2147483648)', '22023', 'max_messages', '-2147483648'),
     ('lock_ms below 0 is refused', 'SELECT * FROM message_dequeue(1, -1)', '22023', 'lock_ms', '-1\M'),
-    ('lock_ms beyond 100 years is refused', 'SELECT * FROM message_dequeue(1, 3162240000000)', '22023', 'lock_ms', '3162240000000'),
+    ('lock_ms beyond 100 years is refused', 'SELECT * FROM message_dequeue(1, 3155760000001)', '22023', 'lock_ms', '3155760000001'),
     ('the largest lock_ms is refused', 'SELECT * FROM message_dequeue(1, 9223372036854775807)', '22023', 'lock_ms', '9223372036854775807'),
     ('the smallest lock_ms is refused', 'SELECT * FROM message_dequeue(1, -9223372036854775808)', '22023', 'lock_ms', '-9223372036854775808')
 ) AS bad (sentence, statement, state, argument, value);

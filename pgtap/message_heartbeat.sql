@@ -47,8 +47,8 @@ SELECT results_eq(
     'and not longer; the next dequeue locks for what the heartbeat named');
 SELECT is(message_heartbeat(tap.id('a'), 2, 0), 'MESSAGE_HEARTBEATED', 'lock_ms 0 is legal');
 SELECT is(pg_temp.locked_until('a'), 53.5, 'and does not shorten the lock either');
-SELECT is(message_heartbeat(tap.id('a'), 2, 36500 * 86400000::bigint), 'MESSAGE_HEARTBEATED', '36,500 days are legal');
-SELECT is(pg_temp.locked_until('a'), 33.5 + 36500 * 86400::numeric, 'and kept');
+SELECT is(message_heartbeat(tap.id('a'), 2, 3155760000000), 'MESSAGE_HEARTBEATED', '36,525 days are legal');
+SELECT is(pg_temp.locked_until('a'), 33.5 + 36525 * 86400::numeric, 'and kept');
 SELECT is(message_heartbeat(tap.id('a'), 2, 5000), 'MESSAGE_HEARTBEATED', 'the next is shorter again');
 SELECT is(message_defer(tap.id('a'), 2), 'MESSAGE_DEFERRED', 'the message is put back');
 SELECT is((SELECT unlock_at FROM message_dequeue()), '2030-01-01 00:00:38.5+00'::timestamptz, 'and keeps that lock_ms');
@@ -100,7 +100,7 @@ SELECT tap.refused(sentence, statement, state, argument, value) FROM (VALUES
     ('id NULL is refused', 'SELECT message_heartbeat(NULL, 1)', '22004', 'id', 'null'),
     ('num_attempts NULL is refused', $$SELECT message_heartbeat(tap.id('b'), NULL)$$, '22004', 'num_attempts', 'null'),
     ('lock_ms below 0 is refused', $$SELECT message_heartbeat(tap.id('b'), 3, -1)$$, '22023', 'lock_ms', '-1\M'),
-    ('lock_ms beyond 100 years is refused', $$SELECT message_heartbeat(tap.id('b'), 3, 3162240000000)$$, '22023', 'lock_ms', '3162240000000'),
+    ('lock_ms beyond 100 years is refused', $$SELECT message_heartbeat(tap.id('b'), 3, 3155760000001)$$, '22023', 'lock_ms', '3155760000001'),
     ('the largest lock_ms is refused', $$SELECT message_heartbeat(tap.id('b'), 3, 9223372036854775807)$$, '22023', 'lock_ms', '9223372036854775807'),
     ('the smallest lock_ms is refused', $$SELECT message_heartbeat(tap.id('b'), 3, -9223372036854775808)$$, '22023', 'lock_ms', '-9223372036854775808'),
     ('a bad lock_ms is refused for an id that is not there too', 'SELECT message_heartbeat(9223372036854775807, 1, -1)', '22023', 'lock_ms', '-1\M')

@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pylonny.consumer import AsyncDelivery, Backoff, DeadLetter, Delivery, Outcome, RetryPolicy
     from pylonny.errors import (
         ConflictError,
         ConnectionLostError,
@@ -64,8 +65,10 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncBatch",
     "AsyncChannel",
+    "AsyncDelivery",
     "AsyncMessage",
     "AsyncQueue",
+    "Backoff",
     "Batch",
     "CancelResult",
     "Channel",
@@ -74,8 +77,10 @@ __all__ = [
     "ConnectionLostError",
     "Content",
     "DatabaseError",
+    "DeadLetter",
     "DeferResult",
     "DeleteResult",
+    "Delivery",
     "Error",
     "HeartbeatResult",
     "InstallError",
@@ -90,8 +95,10 @@ __all__ = [
     "MessageStatus",
     "NotAvailable",
     "NotInstalledError",
+    "Outcome",
     "PermissionDeniedError",
     "Queue",
+    "RetryPolicy",
     "TransactionError",
     "VersionMismatchError",
     "WaitTimeoutError",
@@ -102,8 +109,10 @@ __all__ = [
 _MODULES = {
     "AsyncBatch": "queue",
     "AsyncChannel": "queue",
+    "AsyncDelivery": "consumer",
     "AsyncMessage": "queue",
     "AsyncQueue": "queue",
+    "Backoff": "consumer",
     "Batch": "queue",
     "CancelResult": "results",
     "Channel": "queue",
@@ -112,8 +121,10 @@ _MODULES = {
     "ConnectionLostError": "errors",
     "Content": "results",
     "DatabaseError": "errors",
+    "DeadLetter": "consumer",
     "DeferResult": "results",
     "DeleteResult": "results",
+    "Delivery": "consumer",
     "Error": "errors",
     "HeartbeatResult": "results",
     "InstallError": "errors",
@@ -128,8 +139,10 @@ _MODULES = {
     "MessageStatus": "results",
     "NotAvailable": "results",
     "NotInstalledError": "errors",
+    "Outcome": "consumer",
     "PermissionDeniedError": "errors",
     "Queue": "queue",
+    "RetryPolicy": "consumer",
     "TransactionError": "errors",
     "VersionMismatchError": "errors",
     "WaitTimeoutError": "errors",

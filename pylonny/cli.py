@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from select import select
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from pylonny import __version__
@@ -426,12 +428,25 @@ def _connected(dsn: str | None) -> Generator[psycopg.Connection[Any]]:
     except psycopg.Error as error:
         raise Error(str(error)) from error
     except KeyboardInterrupt:
-        # The server would notice only at the end of what it is doing, or of what it waits for.
         with suppress(psycopg.Error):
-            conn.cancel_safe(timeout=CANCEL_TIMEOUT)
+            _cancel(conn)
         raise
     finally:
         conn.close()
+
+
+def _cancel(conn: psycopg.Connection) -> None:
+    """End what the server is doing, else it would go on, or wait, for as long as that takes.
+
+    A request that is there before the statement does nothing, so it is repeated.
+    """
+    end = monotonic() + CANCEL_TIMEOUT
+    while conn.info.transaction_status.name == "ACTIVE" and monotonic() < end:
+        conn.cancel_safe(timeout=CANCEL_TIMEOUT)
+        select([conn], [], [], 0.2)
+        conn.pgconn.consume_input()
+        while not conn.pgconn.is_busy() and conn.pgconn.get_result() is not None:
+            pass
 
 
 def _confirm(question: str) -> None:

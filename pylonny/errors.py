@@ -69,7 +69,7 @@ class ConflictError(DatabaseError):
 
 
 class ConnectionLostError(DatabaseError):
-    """The server ended the connection. What was not committed is rolled back."""
+    """The connection is lost, or cannot be made. What was not committed is rolled back."""
 
 
 class PermissionDeniedError(DatabaseError):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pylonny.errors import ListenError, WaitTimeoutError
-from pylonny.operations import Operation, Statements
 from pylonny.sessions import Do, Give, Listen, Routine, Wait
+
+if TYPE_CHECKING:
+    from pylonny.queue import AsyncQueue, Queue
 
 _POLL = 1.0  # seconds between two looks at messages whose end nothing tells
 _LOOK_AGAIN = 60.0  # seconds between two looks where events tell it
@@ -68,12 +71,12 @@ def decode_event(payload: str) -> Event | None:
         return None
 
 
-def events(statements: Statements, event_channel: str | None, timeout: float | None) -> Routine:
+def events(queue: Queue | AsyncQueue, event_channel: str | None, timeout: float | None) -> Routine:
     """Give the events that arrive, from the first step on, until `timeout` seconds are over."""
-    channel = event_channel or (yield Do(_event_channel(statements)))
+    channel = event_channel or (yield Do(queue.event_channel))
     if channel is None:
         raise ListenError(
-            f'the queue in schema "{statements.schema}" has no event channel',
+            f'the queue in schema "{queue.schema}" has no event channel',
             "give it one with  python -m pylonny install --event-channel NAME",
         )
     yield Listen(channel)
@@ -86,15 +89,15 @@ def events(statements: Statements, event_channel: str | None, timeout: float | N
 
 
 def wait_deleted(
-    statements: Statements, ids: Iterable[int], event_channel: str | None, timeout: float | None
+    queue: Queue | AsyncQueue, ids: Iterable[int], event_channel: str | None, timeout: float | None
 ) -> Routine:
     """Return when none of the messages is there any more. Raises WaitTimeoutError after `timeout` seconds."""
     left = set(ids)
     deadline = None if timeout is None else monotonic() + timeout
-    channel = event_channel or (yield Do(_event_channel(statements)))
+    channel = event_channel or (yield Do(queue.event_channel))
     if channel is not None:
         yield Listen(channel)  # first, so that none can go between the look at it and the wait for its end
-    while left := set((yield Do(_existing(statements, left)))):
+    while left := set((yield Do(partial(queue.status, ids=left)))):
         look_again = monotonic() + (_POLL if channel is None else _LOOK_AGAIN)
         while left and monotonic() < look_again:
             if deadline is not None and monotonic() >= deadline:
@@ -104,14 +107,3 @@ def wait_deleted(
                 event = decode_event(payload)
                 if isinstance(event, MessageDeleted):
                     left.discard(event.id)
-
-
-def _event_channel(statements: Statements) -> Operation[str | None]:
-    [(channel,)] = yield statements.event_channel, ()
-    found: str | None = channel
-    return found
-
-
-def _existing(statements: Statements, ids: Iterable[int]) -> Operation[list[int]]:
-    rows = yield statements.status, (list(ids),)
-    return [row[0] for row in rows]

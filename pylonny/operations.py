@@ -89,8 +89,8 @@ class Statement:
         )
 
 
-_NUMBERED = [sql.SQL("$1"), sql.SQL("$2"), sql.SQL("$3"), sql.SQL("$4")]
-_NAMED = [sql.SQL("(:p1)"), sql.SQL("(:p2)"), sql.SQL("(:p3)"), sql.SQL("(:p4)")]
+_NUMBERED = [sql.SQL("$1"), sql.SQL("$2"), sql.SQL("$3"), sql.SQL("$4"), sql.SQL("$5")]
+_NAMED = [sql.SQL("(:p1)"), sql.SQL("(:p2)"), sql.SQL("(:p3)"), sql.SQL("(:p4)"), sql.SQL("(:p5)")]
 _FORMAT = sql.SQL("%s")
 
 
@@ -134,6 +134,13 @@ class Statements:
         self.delete_many = statement(
             "SELECT result::text"
             " FROM {message_delete_many}(ids => {}::bigint[], num_attempts => {}::integer[])"
+        )
+        # MATERIALIZED: the delete comes first, and is done once.
+        self.dead_letter = statement(
+            "WITH deleted AS MATERIALIZED ("
+            "SELECT {message_delete}(id => {}::bigint, num_attempts => {}::integer)::text AS result)"
+            " SELECT result, CASE WHEN result = 'MESSAGE_DELETED' THEN {message_create}("
+            "channel => {}::text, content => {}::bytea, lock_ms => {}::bigint) END FROM deleted"
         )
         self.defer = statement(
             "SELECT {message_defer}(id => {}::bigint, num_attempts => {}::integer,"

@@ -16,7 +16,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pylonny.adapters import AsyncPsycopg, Psycopg
-from pylonny.events import Event, events, wait_deleted
 from pylonny.operations import (
     AC,
     AsyncExecutor,
@@ -43,12 +42,13 @@ from pylonny.results import (
     MessageStatus,
     NotAvailable,
 )
-from pylonny.sessions import AsyncSession, Session
 
 if TYPE_CHECKING:
     import psycopg
 
     from pylonny.adapters import AsyncPool, Pool
+    from pylonny.consumer import AsyncDelivery, Delivery, RetryPolicy, Stop
+    from pylonny.events import Event
 
 ContentLike = bytes | bytearray | memoryview | str
 Duration = int | timedelta
@@ -101,6 +101,18 @@ class _Message(Part[R]):
         values = self.id, self.num_attempts, milliseconds(delay_ms), kept
         [(result,)] = yield self._runner.statements.defer, values
         return DeferResult(result)
+
+    @operation
+    def dead_letter(self, channel: str, lock_ms: Duration) -> Operation[DeleteResult]:
+        """Move the message to another channel, for those that failed for good; what became of it here.
+
+        It is deleted, and its content created there with `lock_ms`, both or neither. There it is a new
+        message: another id, no state, no attempts yet. Workers get it like any other, unless the channel is
+        paused: `queue.channel("failed").policy.set(conn, max_concurrency=0)`.
+        """
+        values = self.id, self.num_attempts, channel, _bytes(self.content), milliseconds(lock_ms)
+        [(result, _)] = yield self._runner.statements.dead_letter, values
+        return DeleteResult(result)
 
     @operation
     def heartbeat(self, lock_ms: Duration | None = None) -> Operation[HeartbeatResult]:
@@ -369,6 +381,16 @@ class _Queue(Part[R], Generic[R, M]):
         }
 
     @operation
+    def event_channel(self) -> Operation[str | None]:
+        """The channel that the queue's events are sent to with NOTIFY; None if it has none.
+
+        The role needs the right to call the schema's function `_event_channel`.
+        """
+        [(channel,)] = yield self._runner.statements.event_channel, ()
+        found: str | None = channel
+        return found
+
+    @operation
     def check_version(self) -> Operation[None]:
         """See that the queue is installed, as this version of pylonny needs it: for the start of a program.
 
@@ -455,7 +477,10 @@ class Queue(_Queue[Runner[C], Message[C]]):
 
         Raises ListenError if there is no event channel, or if `conn` is not one to listen with.
         """
-        return Session(self.schema, conn).run(events(self._runner.statements, event_channel, timeout))
+        from pylonny.events import events
+        from pylonny.sessions import Session
+
+        return Session(conn).run(events(Queue(self.schema), event_channel, timeout))
 
     def wait_deleted(
         self,
@@ -470,9 +495,49 @@ class Queue(_Queue[Runner[C], Message[C]]):
         The arguments are those of `events`. Where the queue has no event channel it looks once a second.
         Raises WaitTimeoutError if after `timeout` seconds one is still there, and ListenError.
         """
-        routine = wait_deleted(self._runner.statements, ids, event_channel, timeout)
-        for _ in Session(self.schema, conn).run(routine):
+        from pylonny.events import wait_deleted
+        from pylonny.sessions import Session
+
+        routine = wait_deleted(Queue(self.schema), ids, event_channel, timeout)
+        for _ in Session(conn).run(routine):
             pass
+
+    def consume(
+        self,
+        source: str | psycopg.Connection[Any] | Pool,
+        *,
+        lock_ms: Duration = 30_000,
+        listen: str | None = None,
+        poll_ms: Duration = 1000,
+        retry: RetryPolicy | None = None,
+        stop: Stop | None = None,
+    ) -> Generator[Delivery[C]]:
+        """Yield one message after the other, and wait where there is none, until told to stop.
+
+            for message in queue.consume(pool, listen="lonny_events"):
+                with message, pool.connection() as conn:
+                    work(conn, message.content)
+                    message.delete(conn)
+
+        The body finishes the message, in a transaction of its own. While it runs, heartbeats keep the message
+        locked; if it raises inside of `with message`, the error is logged, and `retry` says what becomes of
+        the message: None is Backoff(), which defers it, for ever if need be. If the process dies, the message
+        is delivered again `lock_ms` milliseconds later.
+
+        `source` says where the database is: a connection string, or a connection or a pool of psycopg's,
+        which is only asked for its parameters. The loop has a connection of its own, and a second one for
+        heartbeats; it makes them anew, with back-off, when they are lost. `listen`: an event channel, or any
+        on which a NOTIFY says that there may be a message. `poll_ms`: for how many milliseconds at the most
+        it waits without looking. `stop`: an event that ends it, after the body in which it is set. SIGTERM
+        does the same, in the main thread of a program that does not handle it otherwise.
+
+        Raises ConnectionLostError if there is no database at first, ListenError, DatabaseError.
+        """
+        from pylonny.consumer import consume
+
+        return consume(
+            self._runner, source, lock_ms=lock_ms, listen=listen, poll_ms=poll_ms, retry=retry, stop=stop
+        )
 
 
 class AsyncQueue(_Queue[AsyncRunner[AC], AsyncMessage[AC]]):
@@ -522,7 +587,10 @@ class AsyncQueue(_Queue[AsyncRunner[AC], AsyncMessage[AC]]):
 
         See Queue.events.
         """
-        return AsyncSession(self.schema, conn).run(events(self._runner.statements, event_channel, timeout))
+        from pylonny.events import events
+        from pylonny.sessions import AsyncSession
+
+        return AsyncSession(conn).run(events(AsyncQueue(self.schema), event_channel, timeout))
 
     async def wait_deleted(
         self,
@@ -536,6 +604,35 @@ class AsyncQueue(_Queue[AsyncRunner[AC], AsyncMessage[AC]]):
 
         See Queue.wait_deleted.
         """
-        routine = wait_deleted(self._runner.statements, ids, event_channel, timeout)
-        async for _ in AsyncSession(self.schema, conn).run(routine):
+        from pylonny.events import wait_deleted
+        from pylonny.sessions import AsyncSession
+
+        routine = wait_deleted(AsyncQueue(self.schema), ids, event_channel, timeout)
+        async for _ in AsyncSession(conn).run(routine):
             pass
+
+    def consume(
+        self,
+        source: str | psycopg.AsyncConnection[Any] | AsyncPool,
+        *,
+        lock_ms: Duration = 30_000,
+        listen: str | None = None,
+        poll_ms: Duration = 1000,
+        retry: RetryPolicy | None = None,
+        stop: Stop | None = None,
+    ) -> AsyncGenerator[AsyncDelivery[AC]]:
+        """Yield one message after the other, and wait where there is none, until told to stop.
+
+            async for message in queue.consume(pool, listen="lonny_events"):
+                async with message, pool.connection() as conn:
+                    await work(conn, message.content)
+                    await message.delete(conn)
+
+        See Queue.consume. Heartbeats are a task of the same loop: a body that blocks it holds them up. Where
+        the iteration may be left by a break, contextlib.aclosing closes the connections at once.
+        """
+        from pylonny.consumer import consume_async
+
+        return consume_async(
+            self._runner, source, lock_ms=lock_ms, listen=listen, poll_ms=poll_ms, retry=retry, stop=stop
+        )

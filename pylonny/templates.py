@@ -7,7 +7,6 @@ run by every install. Names may have in them what PostgreSQL allows: quotes, cap
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -230,6 +229,8 @@ class Template:
     @property
     def checksum(self) -> str:
         """The SHA-256 of the text in hexadecimal; of the template's, so it is the same for all schemas."""
+        import hashlib
+
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 

@@ -7,6 +7,7 @@
 -- The one clock, the one hash, the one place that knows of the event channel
 {% include "functions/_clock.sql" %}
 {% include "functions/_lane.sql" %}
+{% include "functions/_channel_name.sql" %}
 {% include "functions/_event_channel.sql" %}
 {% include "functions/_event_notify.sql" %}
 {% include "functions/_raise_invalid.sql" %}
@@ -39,6 +40,7 @@
 
 -- Finishing them
 {% include "functions/_place_freed.sql" %}
+{% include "functions/_places_freed.sql" %}
 {% include "functions/message_delete.sql" %}
 {% include "functions/message_delete_many.sql" %}
 {% include "functions/message_defer.sql" %}

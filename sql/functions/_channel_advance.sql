@@ -1,7 +1,6 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._channel_advance(p_lane bigint, p_channel text, p_released_at timestamptz, p_over_ids bigint[], p_max integer)
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 -- The one place that decides what of a limited channel becomes ready. It is level-triggered: it looks at what is, and keeps no count that
 -- could drift. The caller holds the lane's mutex until the end of its transaction, and has removed the wakes that brought it here before.
@@ -17,31 +16,34 @@ AS $function$
 -- ready that sorts after it, or one whose lock is over; more of these only if they are more than the limit, and foreign ones if too many are).
 DECLARE
   -- c_look: when to look again at what was passed by.
-  c_look     CONSTANT interval := interval '200 ms';
-  c_batch    CONSTANT bigint := 200;
-  v_now      timestamptz := {{ schema }}._clock();
-  v_policy   {{ schema }}._policy_in_force;
-  v_survey   record;
-  v_versions bigint;
-  v_room     bigint := 2147483647;
-  v_held     bigint := 0;
-  v_count    bigint;
-  v_moved    bigint := 0;
-  v_back     integer := 0;
-  v_released bigint[] := ARRAY[]::bigint[];
-  v_more     boolean := true;
-  v_tidy     boolean := false;
-  v_doubt    boolean := false;
-  v_left_at  timestamptz;
+  c_look       CONSTANT interval := interval '200 ms';
+  c_batch      CONSTANT bigint := 200;
+  v_now        timestamptz := {{ schema }}._clock();
+  v_policy     {{ schema }}._policy_in_force;
+  v_survey     record;
+  v_is_cleared boolean;
+  v_has_older  boolean;
+  v_room       bigint := 2147483647;
+  v_held       bigint := 0;
+  v_count      bigint;
+  v_moved      bigint := 0;
+  v_back       integer := 0;
+  v_released   bigint[] := ARRAY[]::bigint[];
+  v_waiting    bigint := 2147483647;
+  v_more       boolean := true;
+  v_tidy       boolean := false;
+  v_doubt      boolean := false;
+  v_left_at    timestamptz;
 BEGIN
-  SELECT v.num, p.id, p.channel, p.max_concurrency, p.release_interval_ms
-    INTO v_versions, v_policy.id, v_policy.channel, v_policy.max_concurrency, v_policy.release_interval_ms
-    FROM (SELECT count(*) AS num FROM {{ schema }}.channel_policy x WHERE x.channel = p_channel) v
-    LEFT JOIN LATERAL (SELECT x.* FROM {{ schema }}._policy_in_force x WHERE x.channel = p_channel) p ON true;
-  IF v_versions > 1 THEN
-    DELETE FROM {{ schema }}.channel_policy v
-     WHERE v.channel = p_channel
-       AND v.id < (SELECT max(x.id) FROM {{ schema }}.channel_policy x WHERE x.channel = p_channel);
+  SELECT p.id, p.channel, p.max_concurrency, p.release_interval_ms, p.cleared,
+         COALESCE((SELECT true FROM {{ schema }}.channel_policy x WHERE x.channel = p_channel AND x.id < p.id LIMIT 1), false)
+    INTO v_policy.id, v_policy.channel, v_policy.max_concurrency, v_policy.release_interval_ms, v_is_cleared, v_has_older
+    FROM {{ schema }}.channel_policy p WHERE p.channel = p_channel ORDER BY p.id DESC LIMIT 1;
+  IF v_has_older THEN
+    DELETE FROM {{ schema }}.channel_policy v WHERE v.channel = p_channel AND v.id < v_policy.id;
+  END IF;
+  IF v_is_cleared THEN
+    v_policy := NULL;
   END IF;
 
   IF v_policy.id IS NOT NULL THEN
@@ -101,6 +103,10 @@ BEGIN
     v_moved := v_moved + v_count;
     v_more := p_max > 1 OR v_survey.num_due + cardinality(v_survey.over_ids) + v_survey.num_foreign > 1;
 
+    -- If none or one is due and that is all, this is how many may be left. What came since has its own wake.
+    IF v_survey.num_due < 2 AND v_moved = 0 AND v_survey.early_at IS NULL THEN
+      v_waiting := v_survey.num_due;
+    END IF;
     IF v_survey.early_at IS NOT NULL THEN
       PERFORM {{ schema }}._timer_set(p_lane, p_channel, v_survey.early_at, NULL);
     END IF;
@@ -152,7 +158,7 @@ BEGIN
 
   IF v_tidy OR v_more AND cardinality(v_released) = p_max AND v_room > p_max THEN
     INSERT INTO {{ schema }}.wake (lane, channel) VALUES (p_lane, p_channel);
-  ELSIF cardinality(v_released) < v_room OR v_doubt THEN
+  ELSIF v_doubt OR cardinality(v_released) < LEAST(v_room, v_waiting) THEN
     -- A row was passed by, or the end of something that is out may have looked for a waiting message before this one waits (_place_freed). One
     -- without a timer was due once: it is early only because the clock was set back.
     SELECT min(x.dequeue_at) INTO v_left_at

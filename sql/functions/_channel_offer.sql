@@ -1,6 +1,5 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._channel_offer(p_lane bigint, p_channel text, p_over_ids bigint[], OUT offered bigint, OUT is_busy boolean, OUT is_limited boolean, OUT release_at timestamptz)
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 -- The transaction may stay open, so this looks before it touches anything, and changes one message at most, which the caller then takes.
 --

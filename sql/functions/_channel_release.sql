@@ -1,7 +1,6 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._channel_release(p_lane bigint, p_channel text, p_over_ids bigint[])
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 -- As _lane_tend, but for one channel and one message, which the caller takes.
 DECLARE

@@ -4,7 +4,6 @@ CREATE OR REPLACE FUNCTION {{ schema }}._channel_survey(
   OUT suspect_ids bigint[], OUT is_flooded boolean, OUT is_ending boolean, OUT released_at timestamptz, OUT release_at timestamptz, OUT early_at timestamptz,
   OUT next_status {{ schema }}.message_status, OUT next_at timestamptz, OUT next_id bigint, OUT is_next_held boolean)
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 -- Counts what a channel has out: ready and locked together in one statement, so in one snapshot. In two, a message that is dequeued
 -- between them would be in neither. A lock that is over holds its place until that was noticed: a heartbeat may still renew it. A foreign message
@@ -19,14 +18,15 @@ DECLARE
   c_batch CONSTANT integer := 200;
   c_ahead CONSTANT integer := 1000;
   -- One more than the limit tells that it is exceeded; where there is none, only an interval, c_batch does for it. c_ahead more is still an integer.
-  v_cap   integer := LEAST(COALESCE(p_policy.max_concurrency, c_batch), 2147480000) + 1;
-  v_out   bigint;
-  v_ready bigint;
+  v_cap     integer := LEAST(COALESCE(p_policy.max_concurrency, c_batch), 2147480000) + 1;
+  v_out     bigint;
+  v_ready   bigint;
+  v_waiting integer;
 BEGIN
-  SELECT l.num + r.num_own, r.num, d.num, r.num - r.num_own, o.num, COALESCE(r.ready_ids, '{}'), COALESCE(r.suspect_ids, '{}'),
-         COALESCE(l.is_held AND p_policy.max_concurrency IS NOT NULL, false) OR COALESCE(r.is_held, false), GREATEST(p_released_at, w.released_at),
-         COALESCE(d.is_held, false), f.early_at
-    INTO v_out, v_ready, num_due, num_foreign, num_overtaking, ready_ids, suspect_ids, is_ending, released_at, is_next_held, early_at
+  SELECT l.num + r.num_own, r.num, r.num - r.num_own, COALESCE(r.ready_ids, '{}'), COALESCE(r.suspect_ids, '{}'),
+         COALESCE(l.is_held AND p_policy.max_concurrency IS NOT NULL, false) OR COALESCE(r.is_held, false),
+         d.num, d.num_due, COALESCE(d.is_held, false), d.early_at
+    INTO v_out, v_ready, num_foreign, ready_ids, suspect_ids, is_ending, v_waiting, num_due, is_next_held, early_at
     FROM (SELECT count(*) AS num, bool_or(x.xmax <> 0 AND x.xmax <> x.xmin) AS is_held
             FROM (SELECT m.xmin, m.xmax FROM {{ schema }}.message m
                    WHERE m.status = 'LOCKED' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel
@@ -40,29 +40,39 @@ BEGIN
                     FROM {{ schema }}.message m
                    WHERE m.status = 'READY' AND m.lane = p_lane AND m.channel = p_policy.channel
                    ORDER BY m.dequeue_at, m.id LIMIT v_cap + c_ahead) x) r,
-         (SELECT count(*) AS num, bool_or(x.xmax <> 0 AND x.xmax <> x.xmin) AS is_held
-            FROM (SELECT m.xmin, m.xmax FROM {{ schema }}.message m
-                   WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel AND m.dequeue_at <= p_now
-                   ORDER BY m.dequeue_at, m.id LIMIT 2) x) d,
-         LATERAL (SELECT count(*) AS num
-                    FROM {{ schema }}.message last, LATERAL (
-                         SELECT FROM {{ schema }}.message m
-                          WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel
-                            AND m.dequeue_at <= p_now AND (m.dequeue_at, m.id) < (last.dequeue_at, last.id)
-                          LIMIT c_batch) x
-                   WHERE last.id = r.ready_ids[cardinality(r.ready_ids)]) o,
-         (SELECT min(x.dequeue_at) FILTER (WHERE x.timer_at IS NULL) AS early_at
-            FROM (SELECT m.dequeue_at, m.timer_at FROM {{ schema }}.message m
-                   WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel AND m.dequeue_at > p_now
-                   ORDER BY m.dequeue_at, m.id LIMIT 100) x) f,
-         (SELECT max(x.released_at) AS released_at FROM {{ schema }}.wake x
-           WHERE (x.at IS NOT NULL OR x.released_at IS NOT NULL) AND x.lane = p_lane AND x.channel = p_policy.channel) w;
+         (SELECT count(*) AS num, count(*) FILTER (WHERE x.is_due) AS num_due, bool_or(x.is_held AND x.is_due) AS is_held,
+                 min(x.dequeue_at) FILTER (WHERE NOT x.is_due AND x.timer_at IS NULL) AS early_at
+            FROM (SELECT m.dequeue_at, m.timer_at, m.dequeue_at <= p_now AS is_due, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held
+                    FROM {{ schema }}.message m
+                   WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel
+                   ORDER BY m.dequeue_at, m.id LIMIT 2) x) d;
+
+  -- The rest as a rule need not be asked.
+  IF v_waiting = 2 AND early_at IS NULL THEN
+    SELECT min(x.dequeue_at) FILTER (WHERE x.timer_at IS NULL) INTO early_at
+      FROM (SELECT m.dequeue_at, m.timer_at FROM {{ schema }}.message m
+             WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel AND m.dequeue_at > p_now
+             ORDER BY m.dequeue_at, m.id LIMIT 100) x;
+  END IF;
+  num_overtaking := 0;
+  IF num_due > 0 AND ready_ids <> '{}' THEN
+    SELECT count(*) INTO num_overtaking
+      FROM (SELECT m.dequeue_at, m.id FROM {{ schema }}.message m WHERE m.id = ready_ids[cardinality(ready_ids)] LIMIT 1) last, LATERAL (
+           SELECT FROM {{ schema }}.message m
+            WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel
+              AND m.dequeue_at <= p_now AND (m.dequeue_at, m.id) < (last.dequeue_at, last.id)
+            LIMIT c_batch) x;
+  END IF;
+  released_at := p_released_at;
+  IF p_policy.release_interval_ms > 0 THEN
+    SELECT GREATEST(p_released_at, max(x.released_at)) INTO released_at
+      FROM {{ schema }}.wake x
+     WHERE (x.at IS NOT NULL OR x.released_at IS NOT NULL) AND x.lane = p_lane AND x.channel = p_policy.channel;
+    release_at := released_at + p_policy.release_interval_ms * interval '1 ms';
+  END IF;
 
   is_flooded := v_ready = v_cap + c_ahead;
   room := COALESCE(p_policy.max_concurrency, 2147483647) - v_out;
-  IF p_policy.release_interval_ms > 0 THEN
-    release_at := released_at + p_policy.release_interval_ms * interval '1 ms';
-  END IF;
   over_ids := CASE WHEN p_over_ids = '{}' THEN p_over_ids
                    ELSE ARRAY (SELECT m.id FROM unnest(p_over_ids) AS u (id), LATERAL (
                                  SELECT x.id, x.dequeue_at FROM {{ schema }}.message x

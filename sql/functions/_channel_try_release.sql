@@ -1,7 +1,6 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._channel_try_release(p_lane bigint, p_channel text, p_over_ids bigint[])
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 -- Not always so, since what a subtransaction has changed costs a multixact when the transaction changes it again. PYUND ("undo") is an SQLSTATE
 -- of the queue's own: it rolls a subtransaction back, and never leaves the function that raises it.

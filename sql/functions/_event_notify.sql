@@ -1,7 +1,6 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._event_notify(p_type text, p_id bigint, p_channel text, p_delay_ms bigint)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
   -- At most 512 bytes of channel name, six bytes each when escaped: always below the 8000 bytes that NOTIFY takes.

@@ -1,7 +1,6 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._is_alone(p_call_stack text)
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 -- The server does not say whether a statement is a transaction of its own, but the times do. In a simple query the transaction begins with the
 -- statement. A prepared statement begins it with its portal, which pg_cursors shows with the time. BEGIN, or a statement before, begins it

@@ -1,7 +1,6 @@
-CREATE OR REPLACE FUNCTION {{ schema }}._lane_tend(p_lane bigint)
+CREATE OR REPLACE FUNCTION {{ schema }}._lane_tend(p_lane bigint, p_channel text)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 -- The mutex is only ever tried, never waited for, and is held until the transaction ends, so that the next holder sees what this one did.
 -- If the transaction stays open, this lane's limited channel stands still, and no other; if it rolls back, the wakes are there again.
@@ -13,21 +12,18 @@ BEGIN
     RETURN;
   END IF;
   FOR v_channel IN
-    -- A wake that another transaction holds is one that a dequeue found to be of no use at that time; it may be of use now.
-    WITH due AS MATERIALIZED (
-      SELECT x.ctid, x.channel FROM {{ schema }}.wake x WHERE x.at IS NULL AND x.lane = p_lane LIMIT 1000
-    ), gone AS (
+    WITH gone AS (
       DELETE FROM {{ schema }}.wake w
-       WHERE w.ctid = ANY (ARRAY (SELECT x.ctid FROM {{ schema }}.wake x WHERE x.ctid = ANY (ARRAY (SELECT d.ctid FROM due d)) FOR UPDATE SKIP LOCKED))
+       WHERE w.ctid = ANY (ARRAY (SELECT x.ctid FROM {{ schema }}.wake x WHERE x.at IS NULL AND x.lane = p_lane LIMIT 1000 FOR UPDATE SKIP LOCKED))
       RETURNING w.channel, w.released_at
     )
     SELECT u.channel, max(u.released_at) AS released_at
-      FROM (SELECT g.channel, g.released_at FROM gone g UNION ALL SELECT d.channel, NULL FROM due d) u
+      FROM (SELECT g.channel, g.released_at FROM gone g UNION ALL SELECT p_channel, NULL) u
      GROUP BY u.channel
   LOOP
     PERFORM {{ schema }}._channel_advance(p_lane, v_channel.channel, v_channel.released_at, ARRAY[]::bigint[], c_batch);
   END LOOP;
 END
 $function$;
-COMMENT ON FUNCTION {{ schema }}._lane_tend(bigint) IS
-'Removes the due wakes of a lane, at most 1000, and advances their channels, each by 200 messages at most; does nothing if another transaction has the lane''s mutex.';
+COMMENT ON FUNCTION {{ schema }}._lane_tend(bigint, text) IS
+'Removes the due wakes of a lane, at most 1000, and advances their channels and p_channel (whose wake another may hold: a dequeue found it to be of no use at that time, it may be of use now), each by 200 messages at most; does nothing if another transaction has the lane''s mutex.';

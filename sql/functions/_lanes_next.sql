@@ -1,7 +1,6 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._lanes_next(p_served bigint, p_limit integer)
 RETURNS SETOF bigint
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
   RETURN QUERY

@@ -1,6 +1,5 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._message_offer(p_lane bigint, p_channel text, p_over_ids bigint[], p_now timestamptz, OUT offered bigint, OUT is_busy boolean)
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 -- One after the other in the order of the channel, each after those that are ready and sort before it. What others hold is passed by.
 DECLARE

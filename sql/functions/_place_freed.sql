@@ -1,7 +1,6 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._place_freed(p_lane bigint, p_channel text)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 -- Called after the row was deleted or updated, so that this statement's snapshot is younger than the hold on the row. An advance that found the
 -- row untouched is older, and so is all that it left waiting: it is seen here. An advance that found the row in our hands looks again

@@ -1,7 +1,6 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._policy_add(p_channel text, p_max_concurrency integer, p_release_interval_ms bigint)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
   INSERT INTO {{ schema }}.channel_policy (channel, max_concurrency, release_interval_ms, cleared)

@@ -1,7 +1,6 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._raise_invalid(p_argument text, p_value text, p_hint text)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
   IF p_value IS NULL THEN

@@ -1,7 +1,6 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._retry_ms(p_is_busy boolean, p_release_at timestamptz)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
   c_busy_ms CONSTANT bigint := 50;

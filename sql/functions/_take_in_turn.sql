@@ -2,7 +2,6 @@ CREATE OR REPLACE FUNCTION {{ schema }}._take_in_turn(
   p_served bigint, p_max_messages integer, p_lock_ms bigint, p_window integer,
   OUT taken_ids bigint[], OUT are_unlocked boolean[], OUT is_busy boolean, OUT release_at timestamptz, OUT limited_lanes bigint[])
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 -- Goes round the lanes, a message from each, until it has enough or a whole round gave none. It looks at a stretch of them at a time, each with
 -- eight times as many ready lanes as the one before, since as a rule the first few have what is wanted.
@@ -10,6 +9,7 @@ AS $function$
 -- Its transaction may stay open for an hour, so it holds what it takes, the mutex of that channel if it had to release the message, and
 -- nothing else.
 DECLARE
+  v_served  bigint := p_served;
   v_from    bigint := p_served;
   v_last    bigint;
   v_num     integer := LEAST(p_max_messages, 10000);
@@ -18,7 +18,7 @@ DECLARE
   v_turn    record;
   v_first   record;
   v_offer   record;
-  v_taken   record;
+  v_taken   {{ schema }}.dequeued;
   v_id      bigint;
   v_missing integer := p_max_messages;
 BEGIN
@@ -34,12 +34,12 @@ BEGIN
       SELECT t.lane, t.channel, t.message_ids, t.lane <= p_served FROM {{ schema }}._turns_due(v_from, v_last, p_window, taken_ids) t
       UNION ALL
       SELECT u.lane, NULL, NULL, u.lane <= p_served FROM unnest(v_lanes) AS u (lane)
-      ORDER BY 4, 1, 2 NULLS LAST
+      ORDER BY 4, 1, 3 NULLS LAST
     LOOP
       -- It had its turn already, or is known to have nothing.
       CONTINUE WHEN v_turn.lane = v_lane OR v_turn.lane = ANY (limited_lanes);
       v_id := NULL;
-      IF v_turn.channel IS NULL THEN
+      IF v_turn.message_ids IS NULL THEN
         -- Looked at first and then held: a message that its channel's policy did not release stays untouched.
         SELECT m.channel, COALESCE((SELECT p.id IS DISTINCT FROM m.policy_id FROM {{ schema }}._policy_in_force p
                                      WHERE p.channel = m.channel AND m.lane <> 0 LIMIT 1), false) AS is_limited INTO v_first
@@ -49,9 +49,10 @@ BEGIN
         CONTINUE WHEN NOT FOUND;
         IF v_first.is_limited THEN
           v_turn.channel := v_first.channel;
+          v_turn.message_ids := ARRAY[]::bigint[];
         END IF;
       END IF;
-      IF v_turn.channel IS NOT NULL THEN
+      IF v_turn.message_ids IS NOT NULL THEN
         v_offer := {{ schema }}._channel_offer(v_turn.lane, v_turn.channel, v_turn.message_ids);
         is_busy := is_busy OR v_offer.is_busy;
         release_at := LEAST(release_at, v_offer.release_at);
@@ -63,22 +64,22 @@ BEGIN
         END IF;
         v_id := v_offer.offered;
       END IF;
-      v_taken := {{ schema }}._take_one(v_turn.lane - 1, v_turn.lane, v_id, p_lock_ms);
-      IF (v_taken.message).id IS NULL AND v_id IS NULL AND v_turn.lane <> 0 THEN
+      v_taken := {{ schema }}._take_one(v_served, v_turn.lane, v_id, p_lock_ms);
+      IF v_taken.id IS NULL AND v_id IS NULL AND v_turn.lane <> 0 THEN
         -- All that its policy released is in others' hands. There may be room for more.
         v_offer := {{ schema }}._channel_offer(v_turn.lane, v_first.channel, ARRAY[]::bigint[]);
         IF v_offer.offered IS NOT NULL THEN
-          v_taken := {{ schema }}._take_one(NULL, NULL, v_offer.offered, p_lock_ms);
+          v_taken := {{ schema }}._take_one(v_served, v_turn.lane, v_offer.offered, p_lock_ms);
         END IF;
       END IF;
-      IF (v_taken.message).id IS NULL THEN
+      IF v_taken.id IS NULL THEN
         is_busy := true;
         CONTINUE;
       END IF;
       v_lane := v_turn.lane;
-      taken_ids := taken_ids || (v_taken.message).id;
-      are_unlocked := are_unlocked || (v_taken.message).is_unlocked;
-      PERFORM setval($regclass${{ schema }}.rotation$regclass$, v_lane);
+      taken_ids := taken_ids || v_taken.id;
+      are_unlocked := are_unlocked || v_taken.is_unlocked;
+      v_served := v_lane;
       IF cardinality(taken_ids) = p_max_messages THEN
         RETURN;
       END IF;

@@ -1,82 +1,98 @@
-CREATE OR REPLACE FUNCTION {{ schema }}._take_many(p_served bigint, p_max_messages integer, p_lock_ms bigint)
+CREATE OR REPLACE FUNCTION {{ schema }}._take_many(p_served bigint, p_max_messages integer, p_lock_ms bigint, p_is_alone boolean)
 RETURNS SETOF {{ schema }}.dequeued
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
--- What _take_one would do p_max_messages times, in two statements a round: the next lanes in rotation get equal shares, the first ones one
+-- What _take_one would do p_max_messages times, in few statements a round: the next lanes in rotation get equal shares, the first ones one
 -- more where it does not divide, and what a lane could not fill is shared among all in the next round.
+--
+-- If its transaction may stay open, what the policy in force did not release must not be held, so lanes that begin with such a message are left
+-- alone, and others are passed by. There may be some of which no wake tells: of a producer that began before the policy and committed after it.
 DECLARE
-  v_wanted integer := p_max_messages;
-  v_served bigint := p_served;
-  v_now    timestamptz;
-  v_held   record;
-  v_taken  record;
+  v_wanted       integer := p_max_messages;
+  v_served       bigint := p_served;
+  v_now          timestamptz;
+  v_held         record;
+  v_foreign_ids  bigint[];
+  v_timed_ids    bigint[];
+  v_intervals_ms bigint[];
 BEGIN
   LOOP
-    -- Lanes whose first message is not released by the policy in force are left alone, as in _take_one.
     WITH lane AS MATERIALIZED (
-      SELECT n.lane, n.position, f.channel,
-             n.lane <> 0 AND COALESCE((SELECT p.id IS DISTINCT FROM f.policy_id FROM {{ schema }}._policy_in_force p WHERE p.channel = f.channel LIMIT 1), false) AS is_foreign
-        FROM {{ schema }}._lanes_next(v_served, v_wanted) WITH ORDINALITY AS n (lane, position), LATERAL (
-             SELECT m.channel, m.policy_id FROM {{ schema }}.message m
-              WHERE m.status = 'READY' AND m.lane = n.lane ORDER BY m.dequeue_at, m.id LIMIT 1) f
+      SELECT n.lane, n.position,
+             CASE WHEN NOT p_is_alone AND n.lane <> 0 THEN (
+               SELECT f.channel
+                 FROM (SELECT m.channel, m.policy_id FROM {{ schema }}.message m
+                        WHERE m.status = 'READY' AND m.lane = n.lane ORDER BY m.dequeue_at, m.id LIMIT 1) f, LATERAL (
+                      SELECT x.id, x.cleared FROM {{ schema }}.channel_policy x WHERE x.channel = f.channel ORDER BY x.id DESC LIMIT 1) p
+                WHERE NOT p.cleared AND p.id IS DISTINCT FROM f.policy_id) END AS foreign_channel
+        FROM {{ schema }}._lanes_next(v_served, v_wanted) WITH ORDINALITY AS n (lane, position)
     ), woken AS (
-      INSERT INTO {{ schema }}.wake (lane, channel) SELECT l.lane, l.channel FROM lane l WHERE l.is_foreign
-    ), turn AS MATERIALIZED (
-      SELECT l.lane, row_number() OVER (ORDER BY l.position) AS position, count(*) OVER () AS num_lanes FROM lane l WHERE NOT l.is_foreign
+      INSERT INTO {{ schema }}.wake (lane, channel) SELECT l.lane, l.foreign_channel FROM lane l WHERE l.foreign_channel IS NOT NULL
     )
-    SELECT array_agg(h.id) AS ids, array_agg(t.lane) AS lanes, array_agg(t.position) AS positions, array_agg(h.channel) AS channels,
-           array_agg(h.policy_id) AS policy_ids, array_agg(h.dequeue_at) AS dequeue_ats, array_agg(h.is_unlocked) AS are_unlocked
+    SELECT array_agg(h.id) AS ids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(t.lane) AS lanes,
+           array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(t.lane <> 0) AS are_named
       INTO v_held
-      FROM turn t, LATERAL (
-        SELECT m.id, m.channel, m.policy_id, m.dequeue_at, m.unlock_at IS NOT NULL AS is_unlocked
-          FROM {{ schema }}.message m
-         WHERE m.status = 'READY' AND m.lane = t.lane
-           AND (m.lane = 0 OR COALESCE((SELECT p.id IS NOT DISTINCT FROM m.policy_id FROM {{ schema }}._policy_in_force p WHERE p.channel = m.channel LIMIT 1), true))
-         ORDER BY m.dequeue_at, m.id LIMIT v_wanted / t.num_lanes + CASE WHEN t.position <= v_wanted % t.num_lanes THEN 1 ELSE 0 END
-           FOR NO KEY UPDATE SKIP LOCKED) h;
+      FROM (SELECT l.lane, row_number() OVER (ORDER BY l.position) AS position, count(*) OVER () AS num_lanes
+              FROM lane l WHERE l.foreign_channel IS NULL) t, LATERAL (
+           SELECT m.id, m.channel, m.policy_id, m.unlock_at
+             FROM {{ schema }}.message m
+            WHERE m.status = 'READY' AND m.lane = t.lane
+              AND (p_is_alone OR m.lane = 0
+                   OR COALESCE((SELECT p.cleared OR p.id IS NOT DISTINCT FROM m.policy_id
+                                  FROM {{ schema }}.channel_policy p WHERE p.channel = m.channel ORDER BY p.id DESC LIMIT 1), true))
+            ORDER BY m.dequeue_at, m.id LIMIT v_wanted / t.num_lanes + CASE WHEN t.position <= v_wanted % t.num_lanes THEN 1 ELSE 0 END
+              FOR NO KEY UPDATE SKIP LOCKED) h;
     EXIT WHEN v_held.ids IS NULL;
 
     -- Policies and clock are read when the rows are ours already, as in _take_one.
-    v_now := {{ schema }}._clock();
-    p_max_messages := v_wanted;
-    FOR v_taken IN
-      WITH judged AS MATERIALIZED (
-        SELECT h.*, row_number() OVER (PARTITION BY h.position ORDER BY h.dequeue_at, h.id) AS round, p.release_interval_ms,
-               p.id IS NULL OR p.id IS NOT DISTINCT FROM h.policy_id AS is_allowed
-          FROM unnest(v_held.ids, v_held.lanes, v_held.positions, v_held.channels, v_held.policy_ids, v_held.dequeue_ats, v_held.are_unlocked)
-               AS h (id, lane, position, channel, policy_id, dequeue_at, is_unlocked)
-          LEFT JOIN LATERAL (SELECT x.id, x.release_interval_ms FROM {{ schema }}._policy_in_force x
-                              WHERE x.channel = h.channel AND h.lane <> 0 LIMIT 1) p ON true
-      ), locked AS (
-        UPDATE {{ schema }}.message m
-           SET status = 'LOCKED', num_attempts = m.num_attempts + 1, locked_at = v_now,
-               lock_ms = COALESCE(p_lock_ms, m.lock_ms),
-               unlock_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms',
-               timer_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms'
-          FROM judged j
-         WHERE j.is_allowed AND m.id = j.id
-        RETURNING j.round, j.position, j.lane, j.is_unlocked, m.id, m.channel, m.content, m.state, m.num_attempts, m.unlock_at
-      ), timed AS (
-        INSERT INTO {{ schema }}.wake (lane, channel, at, released_at)
-        SELECT j.lane, j.channel, v_now + j.release_interval_ms * interval '1 ms', v_now
-          FROM judged j WHERE j.is_allowed AND j.release_interval_ms > 0
-      ), refused AS (
+    IF v_held.are_named THEN
+      SELECT array_agg(h.id) FILTER (WHERE h.policy_id IS DISTINCT FROM p.id),
+             array_agg(h.id) FILTER (WHERE h.policy_id IS NOT DISTINCT FROM p.id AND p.release_interval_ms > 0),
+             array_agg(p.release_interval_ms) FILTER (WHERE h.policy_id IS NOT DISTINCT FROM p.id AND p.release_interval_ms > 0)
+        INTO v_foreign_ids, v_timed_ids, v_intervals_ms
+        FROM unnest(v_held.ids, v_held.channels, v_held.policy_ids) AS h (id, channel, policy_id), LATERAL (
+             SELECT x.id, x.release_interval_ms, x.cleared
+               FROM {{ schema }}.channel_policy x WHERE x.channel = h.channel ORDER BY x.id DESC LIMIT 1) p
+       WHERE NOT p.cleared;
+      IF v_foreign_ids IS NOT NULL THEN
         INSERT INTO {{ schema }}.wake (lane, channel)
-        SELECT DISTINCT j.lane, j.channel FROM judged j WHERE NOT j.is_allowed
-      )
-      SELECT l.* FROM locked l ORDER BY l.round, l.position
-    LOOP
-      v_wanted := v_wanted - 1;
-      v_served := v_taken.lane;
-      RETURN NEXT ROW('MESSAGE_DEQUEUED', v_taken.id, v_taken.channel, v_taken.content, v_taken.state, v_taken.num_attempts,
-                      v_taken.is_unlocked, v_taken.unlock_at, NULL)::{{ schema }}.dequeued;
-    END LOOP;
-    EXIT WHEN v_wanted = p_max_messages;
+        SELECT DISTINCT h.lane, h.channel
+          FROM unnest(v_held.ids, v_held.lanes, v_held.channels) AS h (id, lane, channel) WHERE h.id IN (SELECT unnest(v_foreign_ids));
+        v_held.ids := ARRAY (SELECT u.id FROM unnest(v_held.ids) AS u (id) WHERE u.id NOT IN (SELECT unnest(v_foreign_ids)));
+        EXIT WHEN v_held.ids = '{}';
+      END IF;
+    END IF;
+
+    v_now := {{ schema }}._clock();
+    RETURN QUERY
+    WITH locked AS (
+      UPDATE {{ schema }}.message m
+         SET status = 'LOCKED', num_attempts = m.num_attempts + 1, locked_at = v_now,
+             lock_ms = COALESCE(p_lock_ms, m.lock_ms),
+             unlock_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms',
+             timer_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms'
+       WHERE m.id = ANY (v_held.ids)
+      RETURNING m.id, m.lane, m.channel, m.created_at, m.dequeue_at, m.content, m.state, m.num_attempts, m.unlock_at
+    )
+    SELECT 'MESSAGE_DEQUEUED'::{{ schema }}.dequeue_result, l.id, {{ schema }}._channel_name(l.channel, l.id, l.created_at), l.content, l.state,
+           l.num_attempts, l.id IN (SELECT unnest(v_held.unlocked_ids)), l.unlock_at, NULL::bigint
+      FROM locked l
+     ORDER BY row_number() OVER (PARTITION BY l.lane ORDER BY l.dequeue_at, l.id), l.lane <= v_served, l.lane;
+    v_wanted := v_wanted - cardinality(v_held.ids);
+    IF v_held.are_named THEN
+      INSERT INTO {{ schema }}.wake (lane, channel, at, released_at)
+      SELECT m.lane, m.channel, v_now + u.interval_ms * interval '1 ms', v_now
+        FROM unnest(v_timed_ids, v_intervals_ms) AS u (id, interval_ms), LATERAL (
+             SELECT x.lane, x.channel FROM {{ schema }}.message x WHERE x.id = u.id LIMIT 1) m;
+      v_served := (SELECT h.lane FROM unnest(v_held.lanes) WITH ORDINALITY AS h (lane, n)
+                    GROUP BY h.lane ORDER BY count(*) DESC, max(h.n) DESC LIMIT 1);
+    ELSE
+      v_served := 0;
+    END IF;
     PERFORM setval($regclass${{ schema }}.rotation$regclass$, v_served);
-    EXIT WHEN v_wanted = 0;
+    EXIT WHEN v_wanted = 0 OR v_foreign_ids IS NOT NULL;
   END LOOP;
 END
 $function$;
-COMMENT ON FUNCTION {{ schema }}._take_many(bigint, integer, bigint) IS
-'Locks up to p_max_messages ready messages in the order of turns and returns them; no row if none is to be had. Arguments as of _take_one.';
+COMMENT ON FUNCTION {{ schema }}._take_many(bigint, integer, bigint, boolean) IS
+'Locks up to p_max_messages ready messages in the order of turns and returns them; no row if none is to be had. p_is_alone as of _is_alone, the others as of _take_one.';

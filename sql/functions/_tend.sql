@@ -1,14 +1,13 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._tend(p_budget integer, p_messages boolean, p_timers boolean)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 -- For a dequeue that is a transaction of its own: what is done here is committed, and so seen by others, at once.
 -- Rows that another transaction holds are passed by and stay for the next dequeue: the timer is in the row itself.
 DECLARE
   v_now    timestamptz := {{ schema }}._clock();
   v_served bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.wake_rotation$regclass$), 0);
-  v_lane   bigint;
+  v_wake   record;
 BEGIN
   IF p_messages THEN
     WITH moved AS (
@@ -40,9 +39,9 @@ BEGIN
                 FOR UPDATE SKIP LOCKED));
   END IF;
 
-  FOR v_lane IN SELECT w.lane FROM {{ schema }}._wakes_next(v_served, v_served, p_budget) w LOOP
-    PERFORM setval($regclass${{ schema }}.wake_rotation$regclass$, v_lane);
-    PERFORM {{ schema }}._lane_tend(v_lane);
+  FOR v_wake IN SELECT w.lane, w.channel FROM {{ schema }}._wakes_next(v_served, v_served, p_budget) w LOOP
+    PERFORM setval($regclass${{ schema }}.wake_rotation$regclass$, v_wake.lane);
+    PERFORM {{ schema }}._lane_tend(v_wake.lane, v_wake.channel);
   END LOOP;
 END
 $function$;

@@ -1,7 +1,6 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._timer_set(p_lane bigint, p_channel text, p_at timestamptz, p_released_at timestamptz)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
   -- One that is there already is held, lest another transaction deletes it that does not see yet what this one wants it for.

@@ -1,7 +1,6 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._turns_due(p_after bigint, p_last bigint, p_window integer, p_taken_ids bigint[])
 RETURNS TABLE (lane bigint, channel text, message_ids bigint[])
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 -- Delays, locks and timers that are over are ordered by time, not by lane. Of those, the oldest p_window are looked at and, if there are more, as
 -- many from a random place on, so that old ones that nobody can move (their channel is paused, say) do not hide the others for ever. Many may have
@@ -26,7 +25,7 @@ BEGIN
            LATERAL (SELECT w.lane FROM {{ schema }}.wake w WHERE w.at = l.at ORDER BY w.at, w.lane LIMIT 1) f;
   END IF;
   RETURN QUERY
-  SELECT t.lane, min(t.channel), array_remove(array_agg(t.id), NULL)
+  SELECT t.lane, t.channel, array_remove(array_agg(t.id), NULL)
     FROM ((SELECT m.id, m.lane, m.channel FROM {{ schema }}.message m
             WHERE m.timer_at <= v_now ORDER BY m.timer_at, m.id LIMIT p_window)
           UNION ALL
@@ -41,7 +40,7 @@ BEGIN
           UNION ALL
           (SELECT NULL, n.lane, n.channel FROM {{ schema }}._wakes_next(p_after, p_last, 10000) n)) t
    WHERE (t.lane <= p_after, t.lane) <= (p_last <= p_after, p_last) AND (t.id <> ALL (p_taken_ids)) IS NOT FALSE
-   GROUP BY t.lane, CASE WHEN t.lane <> 0 THEN t.channel END
+   GROUP BY t.lane, t.channel
    ORDER BY t.lane <= p_after, t.lane, 2;
 END
 $function$;

@@ -1,7 +1,6 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._wakes_next(p_served bigint, p_last bigint, p_limit integer)
 RETURNS TABLE (lane bigint, channel text)
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
   c_last CONSTANT bigint := 9223372036854775807;

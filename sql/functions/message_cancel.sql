@@ -16,7 +16,7 @@ BEGIN
 
   DELETE FROM {{ schema }}.message m
    WHERE m.id = message_cancel.id AND (m.status <> 'LOCKED' OR m.unlock_at <= {{ schema }}._clock())
-  RETURNING m.lane, m.channel, m.status INTO v_message;
+  RETURNING m.lane, m.channel, m.created_at, m.status INTO v_message;
   IF NOT FOUND THEN
     RETURN CASE WHEN EXISTS (SELECT FROM {{ schema }}.message m WHERE m.id = message_cancel.id)
                 THEN 'MESSAGE_STATE_INVALID'::{{ schema }}.cancel_result ELSE 'MESSAGE_NOT_FOUND' END;
@@ -25,7 +25,7 @@ BEGIN
     PERFORM {{ schema }}._place_freed(v_message.lane, v_message.channel);
   END IF;
   IF {{ schema }}._event_channel() IS NOT NULL THEN
-    PERFORM {{ schema }}._event_notify('MESSAGE_DELETED', message_cancel.id, v_message.channel, NULL);
+    PERFORM {{ schema }}._event_notify('MESSAGE_DELETED', message_cancel.id, {{ schema }}._channel_name(v_message.channel, message_cancel.id, v_message.created_at), NULL);
   END IF;
   RETURN 'MESSAGE_CANCELLED'::{{ schema }}.cancel_result;
 END

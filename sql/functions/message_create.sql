@@ -8,14 +8,12 @@ SET enable_bitmapscan = off
 AS $function$
 -- Locks nothing that anyone else touches: it only inserts. Its transaction may stay open for an hour or roll back, and nobody notices.
 DECLARE
-  v_channel text := COALESCE(message_create.channel, gen_random_uuid()::text);
-  v_lane    bigint := CASE WHEN message_create.channel IS NULL THEN 0 ELSE {{ schema }}._lane(message_create.channel) END;
-  v_now     timestamptz := {{ schema }}._clock();
-  v_at      timestamptz;
-  v_id      bigint;
-  v_status  {{ schema }}.message_status;
+  v_now        timestamptz := {{ schema }}._clock();
+  v_lane       bigint := 0;
+  v_is_limited boolean;
+  v_id         bigint;
 BEGIN
-  IF octet_length(v_channel) NOT BETWEEN 1 AND 512 THEN
+  IF octet_length(message_create.channel) NOT BETWEEN 1 AND 512 THEN
     PERFORM {{ schema }}._raise_invalid('channel', message_create.channel, 'Give a name of 1 to 512 bytes, or NULL for no channel.');
   END IF;
   IF message_create.content IS NULL THEN
@@ -28,22 +26,24 @@ BEGIN
     PERFORM {{ schema }}._raise_invalid('delay_ms', message_create.delay_ms::text, 'Give milliseconds from -3155760000000 to 3155760000000 (100 years either way).');
   END IF;
 
-  -- A policy that is committed while we look is not seen here; the dequeue that takes the message will see it and put the message back.
-  v_at := v_now + message_create.delay_ms * interval '1 ms';
-  INSERT INTO {{ schema }}.message AS m (lane, lock_ms, created_at, dequeue_at, timer_at, status, channel, content)
-  VALUES (v_lane, message_create.lock_ms, v_now, v_at,
-          CASE WHEN message_create.delay_ms > 0 THEN v_at END,
-          CASE WHEN message_create.delay_ms > 0
-                 OR v_lane <> 0 AND COALESCE((SELECT true FROM {{ schema }}._policy_in_force p WHERE p.channel = v_channel LIMIT 1), false)
-               THEN 'WAITING'::{{ schema }}.message_status ELSE 'READY' END,
-          v_channel, message_create.content)
-  RETURNING m.id, m.status INTO v_id, v_status;
-
-  IF v_status = 'WAITING' AND message_create.delay_ms <= 0 THEN
-    INSERT INTO {{ schema }}.wake (lane, channel) VALUES (v_lane, v_channel);
+  IF message_create.channel IS NOT NULL THEN
+    v_lane := {{ schema }}._lane(message_create.channel);
+    -- A policy that is committed while we look is not seen here; the dequeue that takes the message will see it and put the message back.
+    SELECT NOT p.cleared INTO v_is_limited
+      FROM {{ schema }}.channel_policy p WHERE p.channel = message_create.channel ORDER BY p.id DESC LIMIT 1;
+    IF v_is_limited AND message_create.delay_ms <= 0 THEN
+      INSERT INTO {{ schema }}.wake (lane, channel) VALUES (v_lane, message_create.channel);
+    END IF;
   END IF;
+  INSERT INTO {{ schema }}.message AS m (lane, lock_ms, created_at, dequeue_at, timer_at, status, channel, content)
+  VALUES (v_lane, message_create.lock_ms, v_now, v_now + message_create.delay_ms * interval '1 ms',
+          CASE WHEN message_create.delay_ms > 0 THEN v_now + message_create.delay_ms * interval '1 ms' END,
+          CASE WHEN message_create.delay_ms > 0 OR v_is_limited THEN 'WAITING'::{{ schema }}.message_status ELSE 'READY' END,
+          message_create.channel, message_create.content)
+  RETURNING m.id INTO v_id;
+
   IF {{ schema }}._event_channel() IS NOT NULL THEN
-    PERFORM {{ schema }}._event_notify('MESSAGE_CREATED', v_id, v_channel, message_create.delay_ms);
+    PERFORM {{ schema }}._event_notify('MESSAGE_CREATED', v_id, {{ schema }}._channel_name(message_create.channel, v_id, v_now), message_create.delay_ms);
   END IF;
   RETURN v_id;
 END

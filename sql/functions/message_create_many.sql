@@ -14,6 +14,7 @@ DECLARE
   v_delay  bigint[] := message_create_many.delay_ms;
   v_now    timestamptz := {{ schema }}._clock();
   v_row    record;
+  v_ids    bigint[];
 BEGIN
   IF v_count IS NULL THEN
     PERFORM {{ schema }}._raise_invalid('contents', NULL, 'Give an array of bytea, one element a message.');
@@ -54,35 +55,32 @@ BEGIN
     END IF;
   END IF;
 
-  FOR v_row IN
-    WITH given AS (
-      SELECT COALESCE(u.channel, gen_random_uuid()::text) AS channel,
-             CASE WHEN u.channel IS NULL THEN 0 ELSE {{ schema }}._lane(u.channel) END AS lane,
-             u.content, u.lock_ms, u.delay_ms, v_now + u.delay_ms * interval '1 ms' AS at, u.n
-        FROM unnest(message_create_many.channels, message_create_many.contents, v_lock, v_delay)
-             WITH ORDINALITY AS u (channel, content, lock_ms, delay_ms, n)
-    ), created AS (
-      INSERT INTO {{ schema }}.message AS m (lane, lock_ms, created_at, dequeue_at, timer_at, status, channel, content)
-      SELECT g.lane, g.lock_ms, v_now, g.at,
-             CASE WHEN g.delay_ms > 0 THEN g.at END,
-             CASE WHEN g.delay_ms > 0
-                    OR g.lane <> 0 AND COALESCE((SELECT true FROM {{ schema }}._policy_in_force p WHERE p.channel = g.channel LIMIT 1), false)
-                  THEN 'WAITING'::{{ schema }}.message_status ELSE 'READY' END,
-             g.channel, g.content
-        FROM given g ORDER BY g.n
-      RETURNING m.id, m.lane, m.channel, m.status, m.timer_at
-    ), woken AS (
-      INSERT INTO {{ schema }}.wake (lane, channel)
-      SELECT DISTINCT c.lane, c.channel FROM created c WHERE c.status = 'WAITING' AND c.timer_at IS NULL
-    )
-    -- Ids are drawn in the order of insertion, which is the order of the input.
-    SELECT c.id, c.channel, row_number() OVER (ORDER BY c.id) AS n FROM created c ORDER BY c.id
-  LOOP
-    IF {{ schema }}._event_channel() IS NOT NULL THEN
-      PERFORM {{ schema }}._event_notify('MESSAGE_CREATED', v_row.id, v_row.channel, v_delay[v_row.n]);
-    END IF;
-    RETURN NEXT v_row.id;
-  END LOOP;
+  WITH given AS (
+    SELECT u.channel, CASE WHEN u.channel IS NULL THEN 0 ELSE {{ schema }}._lane(u.channel) END AS lane,
+           u.content, u.lock_ms, u.delay_ms, v_now + u.delay_ms * interval '1 ms' AS at, u.n
+      FROM unnest(message_create_many.channels, message_create_many.contents, v_lock, v_delay)
+           WITH ORDINALITY AS u (channel, content, lock_ms, delay_ms, n)
+  ), created AS (
+    INSERT INTO {{ schema }}.message AS m (lane, lock_ms, created_at, dequeue_at, timer_at, status, channel, content)
+    SELECT g.lane, g.lock_ms, v_now, g.at,
+           CASE WHEN g.delay_ms > 0 THEN g.at END,
+           CASE WHEN g.delay_ms > 0
+                  OR g.lane <> 0 AND (SELECT NOT p.cleared FROM {{ schema }}.channel_policy p WHERE p.channel = g.channel ORDER BY p.id DESC LIMIT 1)
+                THEN 'WAITING'::{{ schema }}.message_status ELSE 'READY' END,
+           g.channel, g.content
+      FROM given g ORDER BY g.n
+    RETURNING m.id, m.lane, m.channel, m.status, m.timer_at
+  ), woken AS (
+    INSERT INTO {{ schema }}.wake (lane, channel)
+    SELECT DISTINCT c.lane, c.channel FROM created c WHERE c.status = 'WAITING' AND c.timer_at IS NULL
+  )
+  -- Ids are drawn in the order of insertion, which is the order of the input.
+  SELECT array_agg(c.id ORDER BY c.id) INTO v_ids FROM created c;
+  IF {{ schema }}._event_channel() IS NOT NULL THEN
+    PERFORM {{ schema }}._event_notify('MESSAGE_CREATED', u.id, {{ schema }}._channel_name(u.channel, u.id, v_now), u.delay_ms)
+       FROM unnest(v_ids, message_create_many.channels, v_delay) AS u (id, channel, delay_ms);
+  END IF;
+  RETURN QUERY SELECT u.id FROM unnest(v_ids) AS u (id);
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.message_create_many(text[], bytea[], bigint[], bigint[]) IS

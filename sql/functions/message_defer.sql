@@ -30,7 +30,7 @@ BEGIN
          timer_at = CASE WHEN message_defer.delay_ms > 0 THEN v_at END,
          state = COALESCE(message_defer.state, m.state)
    WHERE m.id = message_defer.id AND m.num_attempts = message_defer.num_attempts AND m.unlock_at IS NOT NULL
-  RETURNING m.lane, m.channel INTO v_message;
+  RETURNING m.lane, m.channel, m.created_at INTO v_message;
   IF NOT FOUND THEN
     RETURN CASE WHEN EXISTS (SELECT FROM {{ schema }}.message m WHERE m.id = message_defer.id)
                 THEN 'MESSAGE_STATE_INVALID'::{{ schema }}.defer_result ELSE 'MESSAGE_NOT_FOUND' END;
@@ -40,7 +40,7 @@ BEGIN
     PERFORM {{ schema }}._place_freed(v_message.lane, v_message.channel);
   END IF;
   IF {{ schema }}._event_channel() IS NOT NULL THEN
-    PERFORM {{ schema }}._event_notify('MESSAGE_DEFERRED', message_defer.id, v_message.channel, message_defer.delay_ms);
+    PERFORM {{ schema }}._event_notify('MESSAGE_DEFERRED', message_defer.id, {{ schema }}._channel_name(v_message.channel, message_defer.id, v_message.created_at), message_defer.delay_ms);
   END IF;
   RETURN 'MESSAGE_DEFERRED'::{{ schema }}.defer_result;
 END

@@ -19,7 +19,7 @@ BEGIN
 
   DELETE FROM {{ schema }}.message m
    WHERE m.id = message_delete.id AND m.num_attempts = message_delete.num_attempts AND m.unlock_at IS NOT NULL
-  RETURNING m.lane, m.channel INTO v_message;
+  RETURNING m.lane, m.channel, m.created_at INTO v_message;
   IF NOT FOUND THEN
     RETURN CASE WHEN EXISTS (SELECT FROM {{ schema }}.message m WHERE m.id = message_delete.id)
                 THEN 'MESSAGE_STATE_INVALID'::{{ schema }}.delete_result ELSE 'MESSAGE_NOT_FOUND' END;
@@ -28,7 +28,7 @@ BEGIN
     PERFORM {{ schema }}._place_freed(v_message.lane, v_message.channel);
   END IF;
   IF {{ schema }}._event_channel() IS NOT NULL THEN
-    PERFORM {{ schema }}._event_notify('MESSAGE_DELETED', message_delete.id, v_message.channel, NULL);
+    PERFORM {{ schema }}._event_notify('MESSAGE_DELETED', message_delete.id, {{ schema }}._channel_name(v_message.channel, message_delete.id, v_message.created_at), NULL);
   END IF;
   RETURN 'MESSAGE_DELETED'::{{ schema }}.delete_result;
 END

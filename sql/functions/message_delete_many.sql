@@ -7,14 +7,11 @@ SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET jit = off
 AS $function$
--- Locks the messages' own rows, in the order of their ids, so that two calls for the same messages, in whatever order, may wait for each
--- other but never deadlock.
+-- Locks the messages' own rows, in the order of their ids (in which the primary key is searched), so that two calls for the same messages,
+-- in whatever order, may wait for each other but never deadlock.
 DECLARE
-  v_bad      record;
-  v_ids      bigint[];
-  v_attempts integer[];
-  v_lanes    bigint[];
-  v_channels text[];
+  v_bad    record;
+  v_gone   record;
 BEGIN
   IF message_delete_many.ids IS NULL THEN
     PERFORM {{ schema }}._raise_invalid('ids', NULL, 'Give an array of ids.');
@@ -35,33 +32,29 @@ BEGIN
                                         'Give the id and the num_attempts of a message in each place.');
   END IF;
 
-  WITH held AS MATERIALIZED (
-    SELECT h.id
-      FROM (SELECT u.id, u.num_attempts
-              FROM unnest(message_delete_many.ids, message_delete_many.num_attempts) AS u (id, num_attempts)
-             ORDER BY u.id) g,
-           LATERAL (SELECT m.id FROM {{ schema }}.message m
-                     WHERE m.id = g.id AND m.num_attempts = g.num_attempts AND m.unlock_at IS NOT NULL
-                       FOR UPDATE) h
-  ), gone AS (
+  WITH gone AS (
     DELETE FROM {{ schema }}.message m
-     WHERE m.id = ANY (ARRAY (SELECT h.id FROM held h))
-    RETURNING m.id, m.num_attempts, m.lane, m.channel
+     WHERE m.id = ANY (ARRAY (SELECT unnest(message_delete_many.ids))) AND m.unlock_at IS NOT NULL
+       -- IS TRUE keeps it a lookup for each row, so that no plan can begin with it.
+       AND ((m.id, m.num_attempts) IN (SELECT u.id, u.num_attempts FROM unnest(message_delete_many.ids, message_delete_many.num_attempts) AS u (id, num_attempts))) IS TRUE
+    RETURNING m.id, m.num_attempts, m.lane, m.channel, m.created_at
   )
-  SELECT array_agg(g.id ORDER BY g.id), array_agg(g.num_attempts ORDER BY g.id),
-         array_agg(g.lane ORDER BY g.id), array_agg(g.channel ORDER BY g.id)
-    INTO v_ids, v_attempts, v_lanes, v_channels
+  SELECT array_agg(g.id) AS ids, array_agg(g.num_attempts) AS attempts, array_agg(g.channel) AS channels, array_agg(g.created_at) AS times,
+         array_agg(g.lane) FILTER (WHERE g.lane <> 0) AS lanes, array_agg(g.channel) FILTER (WHERE g.lane <> 0) AS named_channels
+    INTO v_gone
     FROM gone g;
-
-  PERFORM {{ schema }}._place_freed(f.lane, f.channel)
-     FROM (SELECT DISTINCT u.lane, u.channel FROM unnest(v_lanes, v_channels) AS u (lane, channel) WHERE u.lane <> 0) f;
-
+  IF v_gone.lanes IS NOT NULL THEN
+    PERFORM {{ schema }}._places_freed(v_gone.lanes, v_gone.named_channels);
+  END IF;
   IF {{ schema }}._event_channel() IS NOT NULL THEN
-    FOR i IN 1 .. COALESCE(cardinality(v_ids), 0) LOOP
-      PERFORM {{ schema }}._event_notify('MESSAGE_DELETED', v_ids[i], v_channels[i], NULL);
-    END LOOP;
+    PERFORM {{ schema }}._event_notify('MESSAGE_DELETED', u.id, {{ schema }}._channel_name(u.channel, u.id, u.created_at), NULL)
+       FROM unnest(v_gone.ids, v_gone.channels, v_gone.times) AS u (id, channel, created_at);
   END IF;
 
+  IF cardinality(v_gone.ids) = cardinality(message_delete_many.ids) THEN
+    RETURN QUERY SELECT u.id, 'MESSAGE_DELETED'::{{ schema }}.delete_result FROM unnest(message_delete_many.ids) AS u (id);
+    RETURN;
+  END IF;
   -- As one call after the other would have answered: the first element with the right number deletes it, for the later ones it is gone.
   RETURN QUERY
   WITH given AS MATERIALIZED (
@@ -69,7 +62,7 @@ BEGIN
       FROM unnest(message_delete_many.ids, message_delete_many.num_attempts) WITH ORDINALITY AS u (id, num_attempts, n)
   ), gone AS (
     SELECT g.id, min(g.n) AS n
-      FROM given g JOIN unnest(v_ids, v_attempts) AS d (id, num_attempts) ON d.id = g.id AND d.num_attempts = g.num_attempts
+      FROM given g JOIN unnest(v_gone.ids, v_gone.attempts) AS d (id, num_attempts) ON d.id = g.id AND d.num_attempts = g.num_attempts
      GROUP BY g.id
   )
   SELECT g.id,

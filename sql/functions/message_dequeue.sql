@@ -27,6 +27,7 @@ DECLARE
   v_is_due       boolean;
   v_is_alone     boolean := false;
   v_call_stack   text;
+  v_message      {{ schema }}.dequeued;
   v_taken        record;
   v_seen         tid[] := ARRAY[]::tid[];
   v_ready        tid[];
@@ -48,10 +49,10 @@ BEGIN
          EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
     INTO v_has_messages, v_has_timers, v_has_wakes;
   v_is_due := v_has_messages OR v_has_timers OR v_has_wakes;
-  IF v_is_due AND pg_current_xact_id_if_assigned() IS NULL THEN
+  IF (v_is_due OR message_dequeue.max_messages > 1) AND pg_current_xact_id_if_assigned() IS NULL THEN
     GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
     v_is_alone := {{ schema }}._is_alone(v_call_stack);
-    IF v_is_alone THEN
+    IF v_is_alone AND v_is_due THEN
       PERFORM {{ schema }}._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 1000)), v_has_messages, v_has_timers);
     END IF;
   END IF;
@@ -60,20 +61,14 @@ BEGIN
   FOR i IN 1 .. 100 LOOP
     IF v_is_alone OR NOT v_is_due THEN
       IF message_dequeue.max_messages > 1 THEN
-        RETURN QUERY SELECT t.* FROM {{ schema }}._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms) t;
+        RETURN QUERY SELECT t.* FROM {{ schema }}._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_is_alone) t;
         IF FOUND THEN
           RETURN;
         END IF;
       ELSE
-        v_taken := {{ schema }}._take_one(v_served, 9223372036854775807, NULL, message_dequeue.lock_ms);
-        IF v_taken.lane IS NULL THEN
-          v_taken := {{ schema }}._take_one(-9223372036854775808, v_served, NULL, message_dequeue.lock_ms);
-        END IF;
-        IF (v_taken.message).id IS NOT NULL THEN
-          IF v_taken.lane <> v_served THEN
-            PERFORM setval($regclass${{ schema }}.rotation$regclass$, v_taken.lane);
-          END IF;
-          RETURN NEXT v_taken.message;
+        v_message := {{ schema }}._take_one(v_served, NULL, NULL, message_dequeue.lock_ms);
+        IF v_message.id IS NOT NULL THEN
+          RETURN NEXT v_message;
           RETURN;
         END IF;
       END IF;
@@ -85,7 +80,7 @@ BEGIN
     END IF;
     IF v_taken.taken_ids <> '{}' THEN
       RETURN QUERY
-      SELECT 'MESSAGE_DEQUEUED'::{{ schema }}.dequeue_result, t.id, t.channel, t.content, t.state, t.num_attempts, u.is_unlocked, t.unlock_at, NULL::bigint
+      SELECT 'MESSAGE_DEQUEUED'::{{ schema }}.dequeue_result, t.id, {{ schema }}._channel_name(t.channel, t.id, t.created_at), t.content, t.state, t.num_attempts, u.is_unlocked, t.unlock_at, NULL::bigint
         FROM unnest(v_taken.taken_ids, v_taken.are_unlocked) WITH ORDINALITY AS u (id, is_unlocked, n), LATERAL (
           SELECT m.* FROM {{ schema }}.message m WHERE m.id = u.id LIMIT 1) t
        ORDER BY u.n;

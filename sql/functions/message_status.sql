@@ -16,7 +16,7 @@ BEGIN
   RETURN QUERY
   SELECT f.*
     FROM unnest(message_status.ids) WITH ORDINALITY AS u (id, n),
-         LATERAL (SELECT m.id, m.status, m.channel, m.num_attempts, m.created_at, m.dequeue_at, m.locked_at, m.unlock_at
+         LATERAL (SELECT m.id, m.status, {{ schema }}._channel_name(m.channel, m.id, m.created_at), m.num_attempts, m.created_at, m.dequeue_at, m.locked_at, m.unlock_at
                     FROM {{ schema }}.message m WHERE m.id = u.id OFFSET 0) f
    ORDER BY u.n;
 END

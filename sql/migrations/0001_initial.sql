@@ -44,10 +44,11 @@ CREATE TABLE {{ schema }}.message (
   policy_id    bigint,
   num_attempts integer     NOT NULL DEFAULT 0,
   status       {{ schema }}.message_status NOT NULL,
-  channel      text COLLATE "C" NOT NULL,
+  channel      text COLLATE "C",
   content      bytea       NOT NULL,
   state        bytea,
-  CONSTRAINT message_id_pkey PRIMARY KEY (id)
+  CONSTRAINT message_id_pkey PRIMARY KEY (id),
+  CONSTRAINT message_channel_check CHECK ((channel IS NULL) = (lane = 0))
 ) WITH (
   -- To give pages back to the disk a vacuum locks out everybody, if only for a moment; a queue fills them again.
   vacuum_truncate = false
@@ -64,7 +65,7 @@ COMMENT ON COLUMN {{ schema }}.message.unlock_at IS 'When the lock of its last d
 COMMENT ON COLUMN {{ schema }}.message.policy_id IS 'The version of the channel''s policy that released it last; NULL if it was released without one.';
 COMMENT ON COLUMN {{ schema }}.message.num_attempts IS 'How often it was dequeued: the fencing token.';
 COMMENT ON COLUMN {{ schema }}.message.status IS 'WAITING, READY or LOCKED.';
-COMMENT ON COLUMN {{ schema }}.message.channel IS 'Its channel; a random name of its own if it was created without one.';
+COMMENT ON COLUMN {{ schema }}.message.channel IS 'Its channel; NULL if it was created without one (_channel_name tells the name that such a message goes by).';
 COMMENT ON COLUMN {{ schema }}.message.content IS 'What the producer gave.';
 COMMENT ON COLUMN {{ schema }}.message.state IS 'What the worker kept at the last deferral that gave a state.';
 

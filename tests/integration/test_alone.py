@@ -159,6 +159,14 @@ def portal(name: str) -> Callable[[Connection], None]:
     return send
 
 
+def second_of_two_portals(conn: Connection) -> None:
+    """The same prepared dequeue bound twice in one pipeline, of which this executes the second."""
+    with socket.socket(fileno=os.dup(conn.fileno())) as server:
+        server.settimeout(DEADLINE)
+        exchange(server, ("P", "take", TAKE, 0))
+        exchange(server, ("B", "first", "take", 0, 0, 0), ("B", "", "take", 0, 0, 0), ("E", "", 0, 0))
+
+
 def exchange(server: socket.socket, *messages: tuple[str | int, ...]) -> None:
     """Send messages, each a letter and its strings and 16-bit numbers, and read the answer to all."""
     for kind, *fields in (*messages, ("S",)):
@@ -227,6 +235,7 @@ NOT_ALONE: dict[str, Callable[[Connection], None]] = {
     "a cursor": cursor,
     "a pipeline": pipeline,
     "a pipeline, prepared, after another": pipeline_prepared_after_another,
+    "a pipeline, the second of two portals": second_of_two_portals,
 }
 
 # What is still due as it was, and in nobody's hands: messages, and channels that have a wake.

@@ -307,6 +307,22 @@ def test_a_policy_set_beside_uncommitted_dequeues_does_not_overshoot(
         assert len(served) + len(work(worker)) == 6
 
 
+@pytest.mark.parametrize("max_messages", [1, 5])
+def test_what_a_rolled_back_dequeue_gives_back_to_a_paused_channel_waits(
+    connect: Connect, max_messages: int
+) -> None:
+    worker, holder = connect(), connect(autocommit=False)
+    stop_clock(worker)
+    create(worker, "a", 2)
+    dequeue(holder, 2)
+    limit(worker, "a", 0)
+    assert dequeue(worker, max_messages) == []
+    holder.rollback()
+    # The first has seen that they are ready, the second puts them back.
+    assert [dequeue(worker, max_messages) for _ in range(2)] == [[], []]
+    assert out(worker, "a") == 0
+
+
 @pytest.mark.parametrize("level", [IsolationLevel.READ_COMMITTED, IsolationLevel.REPEATABLE_READ])
 @pytest.mark.parametrize("delay_ms", [0, -1000, 300])
 def test_a_create_that_began_before_the_policy_and_commits_after_it_keeps_the_limit(
@@ -336,6 +352,12 @@ CREATE TRIGGER gate AFTER UPDATE ON lonny.message FOR EACH ROW
   WHEN (NEW.channel = 'gated' AND OLD.status = 'WAITING' AND NEW.status = 'READY')
   EXECUTE FUNCTION public.gate();
 """
+# Or when it has taken the first of all messages.
+TAKE_GATE = """
+CREATE OR REPLACE TRIGGER gate AFTER UPDATE ON lonny.message FOR EACH ROW
+  WHEN (NEW.id = 1 AND OLD.status = 'READY' AND NEW.status = 'LOCKED')
+  EXECUTE FUNCTION public.gate();
+"""
 TAKE: LiteralString = "SELECT id FROM lonny.message_dequeue()"
 
 
@@ -357,6 +379,47 @@ def test_a_policy_committed_between_the_advance_and_the_take_binds(
         taken = [id_ for (id_,) in step.result() if id_ is not None]
     worker.commit()
     assert len(taken) + len(serve(admin)) == max_concurrency
+
+
+@pytest.mark.parametrize("state", ["delayed", "expired"])
+def test_a_limit_counts_what_a_dequeue_that_began_before_it_is_taking(connect: Connect, state: str) -> None:
+    # The dequeue is alone. To others the message still waits, or its lock is over.
+    admin, worker, gate, other = connect(), connect(), connect(), connect(options=IMPATIENT)
+    stop_clock(admin)
+    create(admin, "gated", lock_ms=100, delay_ms=100 if state == "delayed" else 0)
+    if state == "expired":
+        assert len(dequeue(admin)) == 1
+    move_clock(admin, 100)
+    admin.execute(GATE)
+    admin.execute(TAKE_GATE)
+    gate.execute("SELECT pg_advisory_lock(42)")
+    with background(worker, "SELECT id FROM lonny.message_dequeue(1, 3600000)") as step:
+        assert step.blocked_by() == [gate.info.backend_pid]
+        limit(admin, "gated", 1)
+        create(admin, "gated", delay_ms=-1000)
+        assert serve(other) == []
+        gate.execute("SELECT pg_advisory_unlock(42)")
+        assert len(step.result()) == 1
+    assert serve(other) == []
+    assert out(admin, "gated") == 1
+
+
+def test_what_comes_due_beside_a_dequeue_that_is_taking_another_of_its_channel_is_delivered(
+    connect: Connect,
+) -> None:
+    admin, worker, gate, other = connect(), connect(), connect(), connect(options=IMPATIENT)
+    stop_clock(admin)
+    create(admin, "gated", delay_ms=100)
+    (second,) = create(admin, "gated", delay_ms=200)
+    move_clock(admin, 100)
+    admin.execute(GATE)
+    admin.execute(TAKE_GATE)
+    gate.execute("SELECT pg_advisory_lock(42)")
+    with background(worker, TAKE) as step:
+        assert step.blocked_by() == [gate.info.backend_pid]
+        move_clock(admin, 100)
+        assert [message.id for message in dequeue(other)] == [second]
+        gate.execute("SELECT pg_advisory_unlock(42)")
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a transaction"])

@@ -162,6 +162,24 @@ def test_many_are_taken_and_deleted_together(client: Client, queue: Any) -> None
     assert list(client(queue.status(conn, ids))) == ids[2:]
 
 
+def test_a_message_is_moved_to_another_channel_once(client: Client, queue: Any) -> None:
+    conn = client.conn
+    id_ = client(queue.channel("a").message.create(conn, content=b"\0x", lock_ms=1))
+    stale = client(queue.dequeue(conn, lock_ms=0))
+    message = client(queue.dequeue(conn, lock_ms=60_000))
+    assert client(stale.dead_letter(conn, "failed", 60_000)) is DeleteResult.MESSAGE_STATE_INVALID
+    minute = timedelta(minutes=1)
+    assert client(message.dead_letter(conn, "failed", lock_ms=minute)) is DeleteResult.MESSAGE_DELETED
+    assert client(message.dead_letter(conn, "failed", lock_ms=minute)) is DeleteResult.MESSAGE_NOT_FOUND
+    moved = client(queue.dequeue(conn))
+    assert (moved.channel, moved.content, moved.state, moved.num_attempts) == ("failed", b"\0x", None, 1)
+    assert moved.id != id_
+    states = client(queue.status(conn, [id_, moved.id]))
+    assert list(states) == [moved.id]
+    assert moved.unlock_at - states[moved.id].locked_at == minute
+    assert isinstance(client(queue.dequeue(conn)), NotAvailable)
+
+
 def test_status_and_cancel(client: Client, queue: Any) -> None:
     conn, message = client.conn, queue.channel("a").message
     before = datetime.now(UTC)

@@ -522,6 +522,29 @@ def test_an_open_dequeue_holds_up_no_channel_in_which_a_late_producer_comes_afte
     assert channels(rest(admin, worker)) >= set(FIVE) - channels(taken)
 
 
+@pytest.mark.parametrize("max_messages", [1, 10])
+def test_an_open_dequeue_that_took_nothing_holds_one_late_producers_message_at_most(
+    connect: Connect, max_messages: int
+) -> None:
+    admin, worker = connect(), connect(options=IMPATIENT)
+    producer, other, holder = (connect(autocommit=False, options=IMPATIENT) for _ in range(3))
+    stop_clock(admin)
+    for channel in FIVE:
+        create(producer, channel)
+    limit(admin, FIVE, 1)
+    for channel in FIVE:
+        create(admin, channel, delay_ms=-1000)
+    tend(admin)
+    producer.commit()
+    taken = dequeue(other, 5)
+    assert channels(taken) == set(FIVE)
+    assert dequeue(holder, max_messages) == []
+    other.commit()
+    delete(admin, *taken)
+    # The first that a single dequeue comes upon, it holds before it looks.
+    assert len(channels(rest(admin, worker))) >= (4 if max_messages == 1 else 5)
+
+
 @BOTH
 @pytest.mark.parametrize(
     ("before", "after", "at"), [(60_000, 1000, 0), (1000, 5000, 1000)], ids=["shorter", "longer"]
@@ -545,3 +568,17 @@ def test_an_interval_that_has_changed_ends_in_time_though_an_open_dequeue_was_th
     create(admin, "c", 20)
     move_clock(admin, after - at)
     assert "a" in channels([message for _ in range(20) for message in once(worker)])
+
+
+def test_what_no_policy_released_and_batches_pass_by_has_its_turn_in_the_next(connect: Connect) -> None:
+    admin = connect()
+    producer, worker = (connect(autocommit=False, options=IMPATIENT) for _ in range(2))
+    stop_clock(admin)
+    create(producer, "late")
+    limit(admin, ["late"], 1)
+    tend(admin)
+    producer.commit()
+    create(admin, "a", 10)
+    assert channels(dequeue(worker, 5)) == {"a"}
+    worker.commit()
+    assert channels(dequeue(worker, 5)) == {"a", "late"}

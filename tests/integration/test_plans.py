@@ -60,8 +60,8 @@ OPERATIONS: dict[str, LiteralString] = {
 # A million messages: without a channel, in channels without a policy, and in as many with one; ready, waiting
 # and locked; delays and locks that are over and that are not.
 LOAD: LiteralString = """
-INSERT INTO lonny.channel_policy (channel, max_concurrency, cleared)
-SELECT 'limited-' || i, 1, false FROM generate_series(1, 100000) i;
+INSERT INTO lonny.channel_policy (channel, max_concurrency, release_interval_ms, cleared)
+SELECT 'limited-' || i, 1, CASE WHEN i % 2 = 0 THEN 10 END, false FROM generate_series(1, 100000) i;
 INSERT INTO lonny.wake (lane, channel, at)
 SELECT lonny._lane('limited-' || i), 'limited-' || i,
        CASE WHEN i % 2 = 0 THEN lonny._clock() + (i - 1000) * interval '1 s' END
@@ -87,7 +87,7 @@ SELECT 0, 3600000, lonny._clock(), lonny._clock() - i * interval '1 s',
        1, CASE WHEN i % 20 = 0 THEN 'LOCKED'
                WHEN i % 10 = 0 THEN 'WAITING'
                ELSE 'READY' END::lonny.message_status,
-       'none-' || i, 'x'
+       NULL, 'x'
   FROM generate_series(1, 200000) i;
 """
 MINE: LiteralString = """

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from pylonny import Queue
 from pylonny.migrate import install, status, uninstall
 from pylonny.server import PrivateServer, ServerError
 from pylonny.templates import render_install
@@ -26,7 +28,7 @@ def ledger(dsn: str, schema: str) -> Rows:
         return conn.execute(query.format(sql.Identifier(schema, "migration"))).fetchall()
 
 
-@pytest.mark.parametrize(
+names = pytest.mark.parametrize(
     ("schema", "event_channel"),
     [
         ("lonny", None),
@@ -35,6 +37,9 @@ def ledger(dsn: str, schema: str) -> Rows:
         ("back\\slash\n{{ schema }}", "\\"),
     ],
 )
+
+
+@names
 def test_psql_and_install_leave_the_same_state(
     server: PrivateServer, make_database: Callable[[], str], schema: str, event_channel: str | None
 ) -> None:
@@ -46,6 +51,29 @@ def test_psql_and_install_leave_the_same_state(
     assert ledger(rendered, schema) == ledger(installed, schema)
     with psycopg.connect(rendered) as conn:
         assert [(found.schema, found.event_channel) for found in status(conn)] == [(schema, event_channel)]
+
+
+@names
+def test_a_migration_tool_and_install_leave_the_same_state(
+    server: PrivateServer, make_database: Callable[[], str], schema: str, event_channel: str | None
+) -> None:
+    installed, migrated = make_database(), make_database()
+    with psycopg.connect(installed) as conn:
+        install(conn, schema, event_channel)
+    with psycopg.connect(migrated) as conn:
+        for statement in Queue(schema).migrations(event_channel):
+            conn.execute(statement.encode())
+    assert dump(server, migrated) == dump(server, installed)
+    assert ledger(migrated, schema) == ledger(installed, schema)
+
+
+def test_a_migration_tool_runs_what_psql_does_in_the_same_order() -> None:
+    created = re.compile(r"^CREATE .*?\"lonny\"\.\w+", re.MULTILINE)
+    in_statements = [created.findall(statement) for statement in Queue().migrations("events")]
+    in_script = created.findall(render_install("lonny", "events"))
+    assert len(in_script) > 50
+    assert [name for names in in_statements for name in names] == in_script
+    assert max(map(len, in_statements)) == 1
 
 
 def test_an_install_goes_on_from_a_rendering_and_an_uninstall_undoes_it(

@@ -94,18 +94,24 @@ def of_sqlalchemy_connection(dsn: str) -> Generator[Client]:
     engine.dispose()
 
 
-@contextmanager
-def of_django(dsn: str) -> Generator[Client]:
+def use_django(alias: str, dsn: str) -> Any:
+    """Django's connection of that name, for a database."""
     if not django_conf.settings.configured:
         django_conf.settings.configure(DATABASES={}, USE_TZ=False, TIME_ZONE="America/St_Johns")
         import_module("django").setup()
-    parameters, alias = conninfo_to_dict(dsn), next(_aliases)
+    parameters = conninfo_to_dict(dsn)
     names = {"NAME": "dbname", "USER": "user", "HOST": "host", "PORT": "port"}
     settings = {name: str(parameters[key]) for name, key in names.items()}
     settings["ENGINE"] = "django.db.backends.postgresql"
     connections = django_db.connections
     connections.settings.update(connections.configure_settings({"default": {}, alias: settings}))
-    conn = connections[alias]
+    return connections[alias]
+
+
+@contextmanager
+def of_django(dsn: str) -> Generator[Client]:
+    alias = next(_aliases)
+    conn = use_django(alias, dsn)
     yield Client(conn, _django, partial(django_db.transaction.atomic, using=alias))
     conn.close()
 
@@ -124,14 +130,14 @@ async def of_psycopg_pool_async(dsn: str) -> AsyncGenerator[Client]:
 
 @asynccontextmanager
 async def of_asyncpg(dsn: str) -> AsyncGenerator[Client]:
-    conn = await asyncpg.connect(**_keywords(dsn))
+    conn = await asyncpg.connect(**keywords(dsn))
     yield Client(conn, _asyncpg, conn.transaction)
     await conn.close()
 
 
 @asynccontextmanager
 async def of_asyncpg_pool(dsn: str) -> AsyncGenerator[Client]:
-    async with asyncpg.create_pool(**_keywords(dsn), min_size=1, max_size=2) as pool:
+    async with asyncpg.create_pool(**keywords(dsn), min_size=1, max_size=2) as pool:
         yield Client(pool, _asyncpg, None)
 
 
@@ -210,7 +216,7 @@ async def _begun_async(conn: AsyncSession | AsyncConnection) -> AsyncGenerator[N
         yield
 
 
-def _keywords(dsn: str) -> dict[str, Any]:
+def keywords(dsn: str) -> dict[str, Any]:
     """A DSN as asyncpg has it."""
     given = conninfo_to_dict(dsn)
     return {"host": given["host"], "port": given["port"], "user": given["user"], "database": given["dbname"]}
