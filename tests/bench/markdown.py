@@ -47,11 +47,11 @@ def section(
     options, server = head["options"], head["server"]
     settings = ", ".join(f"{name} {value}" for name, value in server.items() if name != "server_version")
     clients = f"{options['clients'] or 8} clients, {options['clients'] or 4} in batches"
-    runs = f"{options['repetitions']} interleaved runs of {options['seconds']} seconds"
+    runs = f"{options['repetitions']} interleaved runs of {options['seconds']} s"
     legend = (
         f"Measured on {head['date'][:10]} with `{command}`: PostgreSQL {server['server_version']},"
         f" {head['client']['driver']} on the same machine; {settings}; {clients}; {runs}"
-        f" ({options['snapshot_seconds']} beside a snapshot), of which the median counts;"
+        f" ({options['snapshot_seconds']} s beside a snapshot), of which the median counts;"
         f" synchronous_commit {' / '.join(commits)}. The {floor} is given in messages a second, the others as"
         " a share of it in the same run. Beside a held snapshot, it is the last seconds as a share of the"
         " first; on a backlog of a million, a share of the same on a thousand. Each system is asked by the"
