@@ -39,9 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     try:
         with stoppable():
-            bench(
-                options, " ".join(["make bench", *([f'ARGS="{" ".join(arguments)}"'] if arguments else [])])
-            )
+            bench(options)
     except (PylonnyError, psycopg.Error) as error:
         print(f"bench: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

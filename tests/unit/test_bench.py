@@ -17,6 +17,7 @@ from pylonny.bench.systems import Floor, Queue, System, script
 from pylonny.bench.workloads import DEFAULT, WORKLOADS, chosen
 from pylonny.cli import main, parser
 from pylonny.errors import PylonnyError
+from tests.bench import __main__ as bench
 from tests.bench import markdown
 from tests.bench.peers import PEERS, collected, for_pgbench, replaced
 
@@ -254,6 +255,12 @@ def test_the_section_of_the_readme_is_replaced(tmp_path: Path) -> None:
     readme.write_text("no markers")
     with pytest.raises(PylonnyError, match="has no <!-- bench -->"):
         markdown.insert(readme, text)
+
+
+def test_the_command_says_what_is_measured_and_not_where_it_is_written() -> None:
+    arguments = ["--workload", "W1", "--begin", "--json", "/mine/figures.json", "--note", "noisy"]
+    assert bench.command(bench.parser().parse_args(arguments)) == 'make bench ARGS="--workload W1 --begin"'
+    assert bench.command(bench.parser().parse_args([])) == "make bench"
 
 
 # The peers' statements
