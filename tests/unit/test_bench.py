@@ -88,6 +88,7 @@ def test_a_share_is_of_the_floor_of_the_own_base_or_of_the_first_seconds() -> No
         "W7": (0.75, "its W7S"),
         "W6": (0.75, "its first seconds"),
     }
+    assert report.summarise(runs, "bare table")[-1].per_second == 150.0  # how fast it is in the end
 
 
 # What is sent
