@@ -210,7 +210,7 @@ def test_channels_of_unequal_backlog_get_equal_shares(
     assert run.empties == []
     assert _too_long(run, visits, max_messages) == []
     if limited:
-        # Who finds a limited channel in another's hands takes the next one, which others take whose turn it is.
+        # Who finds a limited channel in another's hands takes the next one, whose turn others take too.
         shares = Counter(visit.channel for visit in visits)
         assert _jain([shares[channel] for channel in _CHANNELS if channel not in limited]) > 0.99
         # A limit of one keeps a channel from its turn only while a batch that took it is not done.
