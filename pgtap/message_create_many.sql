@@ -1,6 +1,6 @@
 -- message_create_many: many messages come in by one call.
 BEGIN;
-SELECT plan(55);
+SELECT plan(59);
 
 -- Time stands still until a test moves it.
 CREATE OR REPLACE FUNCTION _clock() RETURNS timestamptz LANGUAGE sql
@@ -134,6 +134,18 @@ SELECT results_eq(
              ('t2', '2030-01-03 00:00:04.5+00'), ('t3', '2030-01-03 00:00:05.5+00')$$,
     'and every element goes with its own');
 
+-- The outermost values
+
+INSERT INTO batch SELECT 'outermost', array_agg(id ORDER BY id)
+    FROM message_create_many('{u,v}', '{u1,v1}', '{0,3155760000000}', '{-3155760000000,3155760000000}') AS id;
+SELECT is(
+    pg_temp.column_of(ids, 'created_at'), array_fill(to_jsonb(_clock()) #>> '{}', '{2}'),
+    'whatever its delay, a message of a batch was created now')
+FROM batch WHERE name = 'outermost';
+SELECT results_eq(
+    'SELECT content, unlock_at FROM message_dequeue(2)', $$VALUES ('u1'::bytea, _clock())$$,
+    'a lock_ms of 0 and a delay of -36,525 days are accepted in a batch, and delivered');
+
 -- Bad arguments raise and change nothing.
 
 CREATE TEMP TABLE before AS SELECT tap.tables() AS tables;
@@ -141,9 +153,11 @@ SELECT tap.refused(sentence, statement, state, argument, value) FROM (VALUES
     ('contents NULL is refused', $$SELECT message_create_many('{a}', NULL, '{1}')$$, '22004', 'contents', 'null'),
     ('a content NULL is refused', $$SELECT message_create_many('{a,a}', '{x,NULL}', '{1}')$$, '22004', 'contents', 'null'),
     ('lock_ms NULL is refused', $$SELECT message_create_many('{a}', '{x}', NULL)$$, '22004', 'lock_ms', 'null'),
+    ('lock_ms NULL is refused beside empty contents', $$SELECT message_create_many('{}', '{}', NULL)$$, '22004', 'lock_ms', 'null'),
     ('one lock_ms NULL for all is refused', $$SELECT message_create_many('{a,a}', '{x,x}', '{NULL}')$$, '22004', 'lock_ms', 'null'),
     ('a lock_ms NULL is refused', $$SELECT message_create_many('{a,a}', '{x,x}', '{1,NULL}')$$, '22004', 'lock_ms', 'null'),
     ('delay_ms NULL is refused', $$SELECT message_create_many('{a}', '{x}', '{1}', NULL)$$, '22004', 'delay_ms', 'null'),
+    ('delay_ms NULL is refused beside empty contents', $$SELECT message_create_many('{}', '{}', '{1}', NULL)$$, '22004', 'delay_ms', 'null'),
     ('one delay_ms NULL for all is refused', $$SELECT message_create_many('{a,a}', '{x,x}', '{1}', '{NULL}')$$, '22004', 'delay_ms', 'null'),
     ('a delay_ms NULL is refused', $$SELECT message_create_many('{a,a}', '{x,x}', '{1}', '{0,NULL}')$$, '22004', 'delay_ms', 'null'),
     ('fewer channels than contents are refused', $$SELECT message_create_many('{a}', '{x,x}', '{1}')$$, '22023', 'channels', '\{a\}|\m1\M'),
@@ -159,7 +173,7 @@ SELECT tap.refused(sentence, statement, state, argument, value) FROM (VALUES
     ('an empty channel name among others is refused', $$SELECT message_create_many('{a,""}', '{x,x}', '{1}')$$, '22023', 'channels', $$''|""|empty$$),
     ('a channel name of 513 bytes among others is refused', $$SELECT message_create_many(ARRAY['a', repeat('c', 513)], '{x,x}', '{1}')$$, '22023', 'channels', '513|cccccccccc'),
     ('a channel name of 513 bytes in 257 characters is refused', $$SELECT message_create_many(ARRAY[repeat('é', 256) || 'c'], '{x}', '{1}')$$, '22023', 'channels', '513|éééééééééé'),
-    ('a lock_ms below 0 among others is refused', $$SELECT message_create_many('{a,a}', '{x,x}', '{1,-1}')$$, '22023', 'lock_ms', '-1\M'),
+    ('the first of two lock_ms below 0 is refused', $$SELECT message_create_many('{a,a,a}', '{x,x,x}', '{1,-1,-2}')$$, '22023', 'lock_ms', '-1\M'),
     ('one lock_ms below 0 for all is refused', $$SELECT message_create_many('{a,a}', '{x,x}', '{-1}')$$, '22023', 'lock_ms', '-1\M'),
     ('a lock_ms beyond 100 years is refused', $$SELECT message_create_many('{a,a}', '{x,x}', '{1,3155760000001}')$$, '22023', 'lock_ms', '3155760000001'),
     ('the largest lock_ms is refused', $$SELECT message_create_many('{a}', '{x}', '{9223372036854775807}')$$, '22023', 'lock_ms', '9223372036854775807'),

@@ -47,6 +47,22 @@ def test_defect_1_a_lock_taken_late_in_a_long_transaction_is_not_over_already(co
     assert scalar(other, "SELECT unlock_at > locked_at FROM lonny.message_status(ARRAY[%s::bigint])", id_)
 
 
+def test_defect_1_time_goes_on_within_a_statement(connect: Connect) -> None:
+    conn = connect()
+    conn.execute(
+        """
+        DO $$
+        BEGIN
+          WHILE clock_timestamp() < statement_timestamp() + interval '5 ms' LOOP
+          END LOOP;
+          PERFORM lonny.message_create('a', 'x', 60000);
+          ASSERT (SELECT created_at FROM lonny.message) >= statement_timestamp() + interval '5 ms';
+        END
+        $$
+        """
+    )
+
+
 def test_defect_1_sessions_of_different_time_zones_agree(connect: Connect) -> None:
     east = connect(options="-c TimeZone=Pacific/Kiritimati")
     west = connect(options="-c TimeZone=Pacific/Pago_Pago")
