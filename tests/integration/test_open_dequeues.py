@@ -582,3 +582,21 @@ def test_what_no_policy_released_and_batches_pass_by_has_its_turn_in_the_next(co
     assert channels(dequeue(worker, 5)) == {"a"}
     worker.commit()
     assert channels(dequeue(worker, 5)) == {"a", "late"}
+
+
+def test_a_lane_of_which_a_batch_could_take_nothing_has_not_had_its_turn(connect: Connect) -> None:
+    # The one between two others. It was offered the greater share, but what no policy released is no turn.
+    admin, producer = connect(), connect(autocommit=False)
+    stop_clock(admin)
+    order = "SELECT name FROM unnest('{a,b,c}'::text[]) AS name ORDER BY lonny._lane(name)"
+    first, late, last = (name for (name,) in admin.execute(order).fetchall())
+    create(producer, late, 5)
+    limit(admin, late, 0)
+    tend(admin)
+    producer.commit()
+    create(admin, first)
+    create(admin, last, 2)
+    admin.execute("SELECT setval('lonny.rotation', -9223372036854775808)")
+    assert [message.channel for message in dequeue(admin, 5)] == [first, last]
+    create(admin, first)
+    assert [message.channel for message in dequeue(admin)] == [first]
