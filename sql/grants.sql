@@ -12,7 +12,7 @@ REVOKE ALL ON FUNCTION
   {{ schema }}._channel_survey(bigint, {{ schema }}._policy_in_force, timestamptz, timestamptz, bigint[]),
   {{ schema }}._timer_set(bigint, text, timestamptz, timestamptz),
   {{ schema }}._channel_advance(bigint, text, timestamptz, bigint[], integer),
-  {{ schema }}._lane_tend(bigint, text),
+  {{ schema }}._lane_tend(bigint),
   {{ schema }}._wakes_next(bigint, bigint, integer),
   {{ schema }}._tend(integer, boolean, boolean),
   {{ schema }}._channel_release(bigint, text, bigint[]),

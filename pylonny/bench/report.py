@@ -24,6 +24,7 @@ class Summary:
     synchronous_commit: str
     system: str
     per_second: float
+    """Beside a held snapshot: in the last seconds."""
     slowest: float
     fastest: float
     compared_with: str
@@ -65,7 +66,7 @@ def summarise(runs: Sequence[Run], floor: str) -> list[Summary]:
     summaries: list[Summary] = []
     for (workload, synchronous_commit, system), found in groups.items():
         name, share = compared(WORKLOADS[workload], synchronous_commit, system, found)
-        rates = [run.per_second for run in found]
+        rates = [run.per_second if run.last_per_second is None else run.last_per_second for run in found]
         summaries.append(
             Summary(
                 workload,
@@ -107,9 +108,10 @@ _COLUMNS: list[tuple[str, Callable[[Summary], str]]] = [
 _LEFT = ("", "workload", "commit", "system", "of")  # columns of text; the others are numbers
 
 LEGEND = """\
-commit: synchronous_commit. messages/s: the median, of messages that were done. p50, p99: of a round of the
-script. WAL bytes: a message, of all that the server wrote. missed: how many more messages were asked for than
-came, as if there were none. lost: dequeued, but neither deleted nor given back."""
+commit: synchronous_commit. messages/s: the median, of messages that were done; beside a held snapshot, in the
+last seconds. p50, p99: of a round of the script. WAL bytes: a message, of all that the server wrote. missed:
+how many more messages were asked for than came, as if there were none. lost: dequeued, but neither deleted
+nor given back."""
 
 
 def table(summaries: Sequence[Summary]) -> list[list[str]]:

@@ -110,9 +110,9 @@ def measure(place: Place, plan: Plan, driver: Driver, options: Options, tick: Ti
         dsn, system = stack.enter_context(place())
         conn = stack.enter_context(connected(dsn))
         channel = system.install(conn, workload)
-        there = workload.messages(plan.seconds)
-        if there:
-            system.load(conn, workload, there)
+        if wanted := workload.messages(plan.seconds):
+            system.load(conn, workload, wanted)
+        there = system.left(conn).free
         if workload.beside_snapshot:
             stack.enter_context(_snapshot(dsn))
         if channel is not None:

@@ -1,4 +1,4 @@
-CREATE OR REPLACE FUNCTION {{ schema }}._lane_tend(p_lane bigint, p_channel text)
+CREATE OR REPLACE FUNCTION {{ schema }}._lane_tend(p_lane bigint)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $function$
@@ -17,13 +17,16 @@ BEGIN
        WHERE w.ctid = ANY (ARRAY (SELECT x.ctid FROM {{ schema }}.wake x WHERE x.at IS NULL AND x.lane = p_lane LIMIT 1000 FOR UPDATE SKIP LOCKED))
       RETURNING w.channel, w.released_at
     )
+    -- One that another transaction holds is of a dequeue that found it to be of no use at that time; it may be of use now.
     SELECT u.channel, max(u.released_at) AS released_at
-      FROM (SELECT g.channel, g.released_at FROM gone g UNION ALL SELECT p_channel, NULL) u
+      FROM (SELECT g.channel, g.released_at FROM gone g
+            UNION ALL
+            (SELECT w.channel, NULL FROM {{ schema }}.wake w WHERE w.at IS NULL AND w.lane = p_lane LIMIT 1)) u
      GROUP BY u.channel
   LOOP
     PERFORM {{ schema }}._channel_advance(p_lane, v_channel.channel, v_channel.released_at, ARRAY[]::bigint[], c_batch);
   END LOOP;
 END
 $function$;
-COMMENT ON FUNCTION {{ schema }}._lane_tend(bigint, text) IS
-'Removes the due wakes of a lane, at most 1000, and advances their channels and p_channel (whose wake another may hold: a dequeue found it to be of no use at that time, it may be of use now), each by 200 messages at most; does nothing if another transaction has the lane''s mutex.';
+COMMENT ON FUNCTION {{ schema }}._lane_tend(bigint) IS
+'Removes the due wakes of a lane, at most 1000, and advances their channels, each by 200 messages at most; does nothing if another transaction has the lane''s mutex.';

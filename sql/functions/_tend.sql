@@ -7,7 +7,7 @@ AS $function$
 DECLARE
   v_now    timestamptz := {{ schema }}._clock();
   v_served bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.wake_rotation$regclass$), 0);
-  v_wake   record;
+  v_lane   bigint;
 BEGIN
   IF p_messages THEN
     WITH moved AS (
@@ -39,9 +39,9 @@ BEGIN
                 FOR UPDATE SKIP LOCKED));
   END IF;
 
-  FOR v_wake IN SELECT w.lane, w.channel FROM {{ schema }}._wakes_next(v_served, v_served, p_budget) w LOOP
-    PERFORM setval($regclass${{ schema }}.wake_rotation$regclass$, v_wake.lane);
-    PERFORM {{ schema }}._lane_tend(v_wake.lane, v_wake.channel);
+  FOR v_lane IN SELECT w.lane FROM {{ schema }}._wakes_next(v_served, v_served, p_budget) w LOOP
+    PERFORM setval($regclass${{ schema }}.wake_rotation$regclass$, v_lane);
+    PERFORM {{ schema }}._lane_tend(v_lane);
   END LOOP;
 END
 $function$;

@@ -23,4 +23,4 @@ END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.message_status(bigint[]) IS
 'Where messages are in their lives: a row for each that exists, in the order of the input; what is missing is gone.
-Errors: 22004.';
+Name the argument (ids => ''{1,2}'') or give an array (ARRAY[1,2]): message_status(''{1,2}'') is a cast to the type of the same name. Errors: 22004.';

@@ -39,9 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     try:
         with stoppable():
-            bench(
-                options, " ".join(["make bench", *([f'ARGS="{" ".join(arguments)}"'] if arguments else [])])
-            )
+            bench(options)
     except (Error, psycopg.Error) as error:
         print(f"bench: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -69,7 +67,27 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def bench(options: argparse.Namespace, command: str) -> None:
+def command(options: argparse.Namespace) -> str:
+    """What to type for the same measurement again."""
+    told = (
+        "peers",
+        "workload",
+        "duration",
+        "snapshot_duration",
+        "repetitions",
+        "synchronous_commit",
+        "begin",
+    )
+    defaults = parser().parse_args([])
+    arguments: list[str] = []
+    for name in told:
+        value = getattr(options, name)
+        if value != getattr(defaults, name):
+            arguments += ["--" + name.replace("_", "-"), *([] if value is True else [str(value)])]
+    return f'make bench ARGS="{" ".join(arguments)}"' if arguments else "make bench"
+
+
+def bench(options: argparse.Namespace) -> None:
     """Fetch, install, measure, tell."""
     wanted = [name for name in options.peers.split(",") if name]
     found = [peer for peer in peers.PEERS if peer.name in wanted]
@@ -110,7 +128,7 @@ def bench(options: argparse.Namespace, command: str) -> None:
     if options.plot is not None:
         plot.plot(options.plot, summaries, headline(head))
     if options.readme is not None:
-        text = markdown.section(head, summaries, versions, command, options.note)
+        text = markdown.section(head, summaries, versions, command(options), options.note)
         markdown.insert(options.readme, text)
 
 

@@ -47,16 +47,16 @@ def section(
     options, server = head["options"], head["server"]
     settings = ", ".join(f"{name} {value}" for name, value in server.items() if name != "server_version")
     clients = f"{options['clients'] or 8} clients, {options['clients'] or 4} in batches"
-    runs = f"{options['repetitions']} interleaved runs of {options['seconds']} seconds"
+    runs = f"{options['repetitions']} interleaved runs of {options['seconds']} s"
     legend = (
         f"Measured on {head['date'][:10]} with `{command}`: PostgreSQL {server['server_version']},"
         f" {head['client']['driver']} on the same machine; {settings}; {clients}; {runs}"
-        f" ({options['snapshot_seconds']} beside a snapshot), of which the median counts;"
+        f" ({options['snapshot_seconds']} s beside a snapshot), of which the median counts;"
         f" synchronous_commit {' / '.join(commits)}. The {floor} is given in messages a second, the others as"
         " a share of it in the same run. Beside a held snapshot, it is the last seconds as a share of the"
-        " first; on a backlog of a million, a share of the same on a thousand. Each system is asked by the"
-        " statements that its own client sends. WAL is a message's. Lost is what was dequeued, and neither"
-        " finished nor given back."
+        " first (and messages a second then); on a backlog of a million, a share of the same on a thousand."
+        " Each system is asked by the statements that its own client sends. WAL is a message's. Lost is what"
+        " was dequeued, and neither finished nor given back."
     )
     return "\n".join([*([f"**{note}**", ""] if note else []), *lines, "", legend])
 
@@ -67,7 +67,9 @@ def _figure(one: Summary | None, *, absolute: bool) -> str:
     workload = WORKLOADS[one.workload]
     if absolute and not workload.beside_snapshot and not workload.base:
         return f"{one.per_second:,.0f}"
-    return "-" if one.share is None else f"{one.share:.2f}"
+    if one.share is None:
+        return "-"
+    return f"{one.share:.2f}" + (f" ({one.per_second:,.0f})" if workload.beside_snapshot else "")
 
 
 def insert(path: Path, text: str) -> None:

@@ -162,6 +162,9 @@ def procrastinate(recorded: Recorded, messages: int) -> dict[str, str]:
             said["delete"] = literal(recorded, job.id)
             await task.batch_defer_async(*[{"content": CONTENT}] * messages)
             said["create_many"] = literal(recorded, None)
+            for _ in range(messages):
+                job = await app.job_manager.fetch_job(["bench"], worker_id=worker)
+                await app.job_manager.finish_job(job, succeeded, delete_job=True)
         return said
 
     return run(use())

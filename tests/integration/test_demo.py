@@ -114,6 +114,10 @@ def test_it_does_its_job_and_keeps_the_server_when_asked(folder: Path) -> None:
             in output
         )
         assert re.search(r"speed        \d+\.\d seconds, \d+ messages a second", output)
+        assert re.search(
+            r"^ +\d+\.\d s  \d+ of \d+ done, \d+ waiting, \d+ ready, \d+ locked$", output, re.MULTILINE
+        )
+        assert "The workers: 4 processes." in output
         assert re.search(r"Killed worker 1 \(SIGKILL\) while it held [1-9]\d* messages", output)
         assert re.search(r"All [1-9]\d* came back and went to other workers", output)
         assert re.search(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -170,10 +170,8 @@ def test_defect_9_nothing_asks_for_more_than_postgresql_15() -> None:
 
 
 def test_defect_9_the_queue_works_on_postgresql_15(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = Path(os.environ.get("PYLONNY_PG15_BIN", "/usr/lib/postgresql/15/bin"))
-    assert (folder / "postgres").exists(), (
-        "install PostgreSQL 15 (Debian: postgresql-15) or set PYLONNY_PG15_BIN"
-    )
+    folder = Path(sys.prefix, "postgresql-15", "bin")
+    assert (folder / "postgres").exists(), "get it: make .venv/postgresql-15"
     monkeypatch.setenv("PYLONNY_PG_BIN", str(folder))
     with PrivateServer(settings=SETTINGS) as server, psycopg.connect(server.dsn(), autocommit=True) as conn:
         assert conn.info.server_version // 10_000 == 15

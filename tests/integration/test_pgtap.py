@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pylonny.templates import find
 from tests.support import pgtap
 from tests.support.databases import SCHEMAS
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from pylonny.server import PrivateServer
 
 _NAMES = [file.stem for file in pgtap.FILES]
+
+
+def test_every_public_function_has_its_file() -> None:
+    functions = {path.stem for path in (find() / "functions").glob("[!_]*.sql")}
+    assert len(functions) == 11
+    assert functions <= set(_NAMES)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, indirect=True)

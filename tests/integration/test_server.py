@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import importlib.util
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -76,6 +78,19 @@ def test_it_runs_in_a_folder_of_its_own_and_leaves_nothing_behind() -> None:
         assert server.log.exists()
     assert not server.root.exists()
     assert refuses(server.dsn())
+
+
+def test_it_adds_no_user_and_opens_no_folder() -> None:
+    """As root too, where the package with the binaries would, if it were imported."""
+
+    def seen() -> object:
+        folders = [folder for folder in find_binaries().parents if folder.exists()]
+        return pwd.getpwall(), grp.getgrall(), [(folder, folder.stat().st_mode) for folder in folders]
+
+    before = seen()
+    with PrivateServer(settings=FAST):
+        assert seen() == before
+    assert seen() == before
 
 
 def test_it_listens_on_no_address(server: PrivateServer) -> None:

@@ -17,6 +17,7 @@ from pylonny.cli import main
 from pylonny.migrate import install, status
 from pylonny.server import PrivateServer
 from tests.migration.conftest import Connector, objects, until
+from tests.support.databases import SETTINGS
 from tests.support.sessions import Connection
 
 PROG = "python -m pylonny"
@@ -159,6 +160,26 @@ def test_a_database_that_does_not_exist_is_one_line(run: Run, server: PrivateSer
     code, out, err = run("install", "--dsn", server.dsn("nowhere"))
     assert (code, out) == (1, "")
     assert 'database "nowhere" does not exist' in err
+
+
+def test_a_wrong_password_is_one_line_that_does_not_repeat_it(run: Run) -> None:
+    with PrivateServer(settings=SETTINGS) as server:
+        server.run("psql", "--command=CREATE ROLE app LOGIN PASSWORD 'right'")
+        server.stop()
+        rules = server.data / "pg_hba.conf"
+        rules.write_text(f"local all app scram-sha-256\n{rules.read_text()}")
+        server.start()
+        dsn = make_conninfo(server.dsn(), user="app")
+        for login, reason in (
+            (f"{dsn} password=s3cret", 'password authentication failed for user "app"'),
+            (dsn, "no password supplied"),
+        ):
+            code, out, err = run("status", "--dsn", login)
+            assert (code, out) == (1, "")
+            assert err.startswith(f"{PROG} status: cannot connect: ")
+            assert reason in err
+            assert "s3cret" not in err
+        assert run("status", "--dsn", f"{dsn} password=right")[0] == 0
 
 
 def test_the_roles_settings_do_not_matter(run: Run, conn: Connection, empty: str, role: str) -> None:

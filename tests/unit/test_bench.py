@@ -17,6 +17,7 @@ from pylonny.bench.systems import Floor, Queue, System, script
 from pylonny.bench.workloads import DEFAULT, WORKLOADS, chosen
 from pylonny.cli import main, parser
 from pylonny.errors import Error
+from tests.bench import __main__ as bench
 from tests.bench import markdown
 from tests.bench.peers import PEERS, collected, for_pgbench, replaced
 
@@ -87,6 +88,7 @@ def test_a_share_is_of_the_floor_of_the_own_base_or_of_the_first_seconds() -> No
         "W7": (0.75, "its W7S"),
         "W6": (0.75, "its first seconds"),
     }
+    assert report.summarise(runs, "bare table")[-1].per_second == 150.0  # how fast it is in the end
 
 
 # What is sent
@@ -254,6 +256,12 @@ def test_the_section_of_the_readme_is_replaced(tmp_path: Path) -> None:
     readme.write_text("no markers")
     with pytest.raises(Error, match="has no <!-- bench -->"):
         markdown.insert(readme, text)
+
+
+def test_the_command_says_what_is_measured_and_not_where_it_is_written() -> None:
+    arguments = ["--workload", "W1", "--begin", "--json", "/mine/figures.json", "--note", "noisy"]
+    assert bench.command(bench.parser().parse_args(arguments)) == 'make bench ARGS="--workload W1 --begin"'
+    assert bench.command(bench.parser().parse_args([])) == "make bench"
 
 
 # The peers' statements

@@ -15,7 +15,7 @@ from pylonny.cli import main
 from pylonny.templates import render_install
 
 PROG = "python -m pylonny"
-COMMANDS = ["install", "uninstall", "status", "render"]
+COMMANDS = ["install", "uninstall", "status", "render", "bench"]
 
 
 @pytest.fixture(autouse=True)
