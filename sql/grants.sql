@@ -24,7 +24,7 @@ REVOKE ALL ON FUNCTION
   {{ schema }}._take_one(bigint, bigint, bigint, bigint),
   {{ schema }}._take_in_turn(bigint, integer, bigint, integer),
   {{ schema }}._take_many(bigint, integer, bigint, boolean),
-  {{ schema }}._retry_ms(boolean, timestamptz),
+  {{ schema }}._retry_ms(boolean, timestamptz, timestamptz),
   {{ schema }}._is_alone(text),
   {{ schema }}.message_dequeue(integer, bigint),
   {{ schema }}._place_freed(bigint, text),

@@ -57,9 +57,13 @@ BEGIN
       IF v_foreign_ids IS NOT NULL THEN
         INSERT INTO {{ schema }}.wake (lane, channel)
         SELECT DISTINCT h.lane, h.channel
-          FROM unnest(v_held.ids, v_held.lanes, v_held.channels) AS h (id, lane, channel) WHERE h.id IN (SELECT unnest(v_foreign_ids));
-        v_held.ids := ARRAY (SELECT u.id FROM unnest(v_held.ids) AS u (id) WHERE u.id NOT IN (SELECT unnest(v_foreign_ids)));
-        EXIT WHEN v_held.ids = '{}';
+          FROM unnest(v_held.ids, v_held.lanes, v_held.channels) AS h (id, lane, channel)
+         -- IS TRUE keeps it a lookup for each row. As a join, with hash joins off, it would compare each with each.
+         WHERE (h.id IN (SELECT unnest(v_foreign_ids))) IS TRUE;
+        -- Their lanes go too: what was not taken was no turn.
+        SELECT array_agg(h.id), array_agg(h.lane) INTO v_held.ids, v_held.lanes
+          FROM unnest(v_held.ids, v_held.lanes) AS h (id, lane) WHERE h.id NOT IN (SELECT unnest(v_foreign_ids));
+        EXIT WHEN v_held.ids IS NULL;
       END IF;
     END IF;
 

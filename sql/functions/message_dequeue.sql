@@ -76,6 +76,7 @@ BEGIN
 
     v_taken := {{ schema }}._take_in_turn(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, 64);
     IF v_taken.taken_ids = '{}' THEN
+      v_now := {{ schema }}._clock();
       v_taken := {{ schema }}._take_in_turn(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, 10000);
     END IF;
     IF v_taken.taken_ids <> '{}' THEN
@@ -97,7 +98,7 @@ BEGIN
   END LOOP;
 
   RETURN NEXT ROW('MESSAGE_NOT_AVAILABLE', NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-                  {{ schema }}._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at))::{{ schema }}.dequeued;
+                  {{ schema }}._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now))::{{ schema }}.dequeued;
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.message_dequeue(integer, bigint) IS

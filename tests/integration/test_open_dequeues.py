@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from tests.conftest import Connect
-    from tests.support.sessions import Connection
+    from tests.support.sessions import Connection, Step
 
 # A session that fails rather than waits.
 IMPATIENT = "-clock_timeout=20ms"
 
 BOTH = pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a transaction"])
 
-TAKE: LiteralString = "SELECT id FROM lonny.message_dequeue()"
+TAKE: LiteralString = "SELECT id, retry_ms FROM lonny.message_dequeue()"
 
 # The stopped clock, and a session stops too: after it has read it for the n-th time.
 GATED_CLOCK: LiteralString = """
@@ -59,7 +59,7 @@ READINGS = range(1, 11)  # more than any dequeue below needs
 
 
 @contextmanager
-def stopped(worker: Connection, gate: Connection, reading: int) -> Generator[None]:
+def stopped(worker: Connection, gate: Connection, reading: int) -> Generator[Step]:
     """A dequeue that stops after its n-th look at the clock, goes on after the block, and is committed.
 
     If it does not look that often, all of it comes before the block.
@@ -70,7 +70,7 @@ def stopped(worker: Connection, gate: Connection, reading: int) -> Generator[Non
     with background(worker, TAKE) as step:
         blocked_by = step.blocked_by()
         assert blocked_by == [gate.info.backend_pid] or (reading > 3 and not blocked_by)
-        yield
+        yield step
         gate.execute("SELECT pg_advisory_unlock(42)")
     worker.execute("SELECT set_config('test.readings', '0', false)")
     worker.commit()
@@ -582,3 +582,52 @@ def test_what_no_policy_released_and_batches_pass_by_has_its_turn_in_the_next(co
     assert channels(dequeue(worker, 5)) == {"a"}
     worker.commit()
     assert channels(dequeue(worker, 5)) == {"a", "late"}
+
+
+def test_a_lane_of_which_a_batch_could_take_nothing_has_not_had_its_turn(connect: Connect) -> None:
+    # The one between two others. It was offered the greater share, but what no policy released is no turn.
+    admin, producer = connect(), connect(autocommit=False)
+    stop_clock(admin)
+    order = "SELECT name FROM unnest('{a,b,c}'::text[]) AS name ORDER BY lonny._lane(name)"
+    first, late, last = (name for (name,) in admin.execute(order).fetchall())
+    create(producer, late, 5)
+    limit(admin, late, 0)
+    tend(admin)
+    producer.commit()
+    create(admin, first)
+    create(admin, last, 2)
+    admin.execute("SELECT setval('lonny.rotation', -9223372036854775808)")
+    assert [message.channel for message in dequeue(admin, 5)] == [first, last]
+    create(admin, first)
+    assert [message.channel for message in dequeue(admin)] == [first]
+
+
+@BOTH
+@pytest.mark.parametrize("what", ["delay", "lock", "interval"])
+def test_what_ends_while_a_dequeue_looks_is_taken_or_foretold(
+    connect: Connect, what: str, inside: bool
+) -> None:
+    admin, gate, worker = connect(), connect(), connect(autocommit=not inside)
+    stop_clock(admin)
+    admin.execute(GATED_CLOCK)
+    for reading in READINGS:
+        empty(admin)
+        if what == "interval":
+            limit(admin, "a", None, 10)
+            tend(admin)
+        create(
+            admin,
+            "a",
+            2 if what == "interval" else 1,
+            lock_ms=10 if what == "lock" else LOCK_MS,
+            delay_ms=10 if what == "delay" else 0,
+        )
+        if what != "delay":
+            assert len(dequeue(admin)) == 1
+        with stopped(worker, gate, reading) as step:
+            move_clock(admin, 15)
+        ((id_, retry_ms),) = step.result()
+        if id_ is None:
+            # 10 if it had given its answer before.
+            assert retry_ms in (0, 10)
+            assert len(once(worker)) == 1

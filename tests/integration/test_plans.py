@@ -230,6 +230,19 @@ def test_promise_8_passing_by_what_an_open_batch_holds_costs_in_proportion_to_it
     assert cost[1] < 8 * cost[0], cost
 
 
+def test_promise_8_a_batch_that_meets_what_no_policy_released_compares_no_message_with_each_other(
+    connect: Connect,
+) -> None:
+    admin, worker = connect(), connect()
+    create(admin, "a", 3000)
+    limit(admin, "a", 0)
+    with capture_plans(worker) as plans:
+        assert dequeue(worker, 1000) == []
+    assert any("unnest(v_foreign_ids)" in plan.query for plan in plans)
+    # A thousand with a thousand would be half a million at least.
+    assert max(rows_met(node) for plan in plans for node in plan.nodes()) < 20_000
+
+
 # How many messages are not as they were seen.
 SEE: LiteralString = """
 DROP TABLE IF EXISTS public.seen;
