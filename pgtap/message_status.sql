@@ -1,6 +1,6 @@
 -- message_status: what became of some messages.
 BEGIN;
-SELECT plan(19);
+SELECT plan(20);
 
 -- Time stands still until a test moves it.
 CREATE OR REPLACE FUNCTION _clock() RETURNS timestamptz LANGUAGE sql
@@ -71,6 +71,9 @@ CREATE TEMP TABLE batch AS
 SELECT is(
     (SELECT array_agg(s.id) FROM message_status(ids) AS s), ids, 'five thousand ids get five thousand rows in input order')
 FROM batch;
+SELECT is(
+    (SELECT array_agg(s.id) FROM message_status(ARRAY[ARRAY[tap.id('l2')], ARRAY[tap.id('l1')]]) AS s), ARRAY[tap.id('l2'), tap.id('l1')],
+    'an array may have any shape');
 
 -- Bad arguments raise and change nothing.
 

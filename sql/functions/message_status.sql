@@ -6,12 +6,15 @@ SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 AS $function$
+DECLARE
+  v_missing bigint;
 BEGIN
   IF message_status.ids IS NULL THEN
     PERFORM {{ schema }}._raise_invalid('ids', NULL, 'Give an array of ids.');
   END IF;
-  IF array_position(message_status.ids, NULL) IS NOT NULL THEN
-    PERFORM {{ schema }}._raise_invalid(format('ids[%s]', array_position(message_status.ids, NULL)), NULL, 'Give the id of a message in each place.');
+  SELECT min(u.n) INTO v_missing FROM unnest(message_status.ids) WITH ORDINALITY AS u (id, n) WHERE u.id IS NULL;
+  IF v_missing IS NOT NULL THEN
+    PERFORM {{ schema }}._raise_invalid(format('ids[%s]', v_missing), NULL, 'Give the id of a message in each place.');
   END IF;
   RETURN QUERY
   SELECT f.*
