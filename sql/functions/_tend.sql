@@ -5,9 +5,10 @@ AS $function$
 -- For a dequeue that is a transaction of its own: what is done here is committed, and so seen by others, at once.
 -- Rows that another transaction holds are passed by and stay for the next dequeue: the timer is in the row itself.
 DECLARE
-  v_now    timestamptz := {{ schema }}._clock();
-  v_served bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.wake_rotation$regclass$), 0);
-  v_lane   bigint;
+  v_now      timestamptz := {{ schema }}._clock();
+  v_served   bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.wake_rotation$regclass$), 0);
+  v_lane     bigint := v_served;
+  v_is_round boolean := false;
 BEGIN
   IF p_messages THEN
     WITH moved AS (
@@ -39,7 +40,15 @@ BEGIN
                 FOR UPDATE SKIP LOCKED));
   END IF;
 
-  FOR v_lane IN SELECT w.lane FROM {{ schema }}._wakes_next(v_served, v_served, p_budget) w LOOP
+  -- One lane after the other, each looked for anew: others do the same at this moment, and what they have done need not be done again.
+  FOR i IN 1 .. p_budget LOOP
+    SELECT w.lane INTO v_lane FROM {{ schema }}.wake w WHERE w.at IS NULL AND w.lane > v_lane ORDER BY w.lane LIMIT 1;
+    IF NOT FOUND THEN
+      EXIT WHEN v_is_round;
+      v_is_round := true;
+      SELECT w.lane INTO v_lane FROM {{ schema }}.wake w WHERE w.at IS NULL ORDER BY w.lane LIMIT 1;
+    END IF;
+    EXIT WHEN v_lane IS NULL OR v_is_round AND v_lane > v_served;
     PERFORM setval($regclass${{ schema }}.wake_rotation$regclass$, v_lane);
     PERFORM {{ schema }}._lane_tend(v_lane);
   END LOOP;
