@@ -44,7 +44,7 @@ WHERE datname = current_database() AND query LIKE '%%retry_ms FROM%%' AND pid <>
 # When the last query of each other session began.
 QUERIES = """
 SELECT query_start FROM pg_stat_activity
-WHERE datname = current_database() AND pid NOT IN (pg_backend_pid(), %s)
+WHERE datname = current_database() AND backend_type = 'client backend' AND pid NOT IN (pg_backend_pid(), %s)
 """
 
 

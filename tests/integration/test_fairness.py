@@ -209,15 +209,18 @@ def test_channels_of_unequal_backlog_get_equal_shares(
     visits = run.visits()
     assert run.empties == []
     assert _too_long(run, visits, max_messages) == []
+    shares = Counter(visit.channel for visit in visits)
+    every = _jain([shares[channel] for channel in _CHANNELS])
     if limited:
         # Who finds a limited channel in another's hands takes the next one, whose turn others take too.
-        shares = Counter(visit.channel for visit in visits)
         assert _jain([shares[channel] for channel in _CHANNELS if channel not in limited]) > 0.99
         # A limit of one keeps a channel from its turn only while a batch that took it is not done.
-        assert _jain([shares[channel] for channel in _CHANNELS]) > 0.98
+        assert every > 0.98
     else:
-        shares = Counter(turn.channel for turn in run.turns)
-        assert _jain([shares[channel] for channel in _CHANNELS]) > 0.999
+        assert every > 0.999
+        # With those that were in flight together: on a machine that does nothing else above 0.999 too.
+        turns = Counter(turn.channel for turn in run.turns)
+        assert _jain([turns[channel] for channel in _CHANNELS]) > 0.995
 
 
 class _Model:
