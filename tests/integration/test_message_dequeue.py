@@ -45,6 +45,14 @@ def test_dequeue_refuses_other_isolation_levels_than_read_committed(
     assert dequeue(conn) == (id_, 1, None), "the refused dequeue took nothing"
 
 
+def test_dequeue_accepts_read_uncommitted_which_is_another_name_for_it(connect: Connect) -> None:
+    conn = connect()
+    id_ = create(conn)
+    conn.set_isolation_level(IsolationLevel.READ_UNCOMMITTED)
+    with conn.transaction():
+        assert dequeue(conn) == (id_, 1, None)
+
+
 @pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
 def test_everything_else_works_in_every_isolation_level(connect: Connect, level: IsolationLevel) -> None:
     conn = connect()

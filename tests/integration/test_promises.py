@@ -473,6 +473,21 @@ class TestPromise6EmptyMeansEmpty:
         move_clock(admin, 0.001)
         assert len(dequeue(worker)) == 1
 
+    def test_retry_ms_is_the_end_of_a_longer_interval_that_a_late_producers_message_waits_for(
+        self, connect: Connect
+    ) -> None:
+        # Where the dequeue is alone it is less: it puts the message back, and has it looked at once more.
+        admin, (producer, worker) = connect(), (connect(autocommit=False) for _ in range(2))
+        stop_clock(admin)
+        create(producer, "a")
+        limit(admin, "a", None, 1000)
+        create(admin, "a")
+        assert len(dequeue(admin)) == 1
+        limit(admin, "a", None, 5000)
+        move_clock(admin, 1500)
+        producer.commit()
+        assert answer(worker) == ([], 3500)
+
     @pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a transaction"])
     def test_retry_ms_is_null_if_nothing_is_known(self, connect: Connect, inside: bool) -> None:
         admin, worker = connect(), connect(autocommit=not inside)
