@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
@@ -95,6 +96,46 @@ def test_a_lock_expires_by_the_real_clock(connect: Connect) -> None:
     id_ = create(conn, lock_ms=20)
     assert dequeue(conn)[0] == id_
     wait_until(lambda: dequeue(conn)[:2] == (id_, 2), "the message comes back")
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a transaction"])
+@pytest.mark.parametrize("max_messages", [1, 3])
+def test_what_a_dequeue_returns_and_leaves_in_the_row_is_the_same_in_every_way(
+    connect: Connect, max_messages: int, inside: bool
+) -> None:
+    admin, worker = connect(), connect(autocommit=not inside)
+    stop_clock(admin)
+    expired, deferred = create(admin, lock_ms=100), create(admin)
+    admin.execute("SELECT FROM lonny.message_dequeue(2)")
+    admin.execute("SELECT lonny.message_defer(%s, 1, 50, 's')", [deferred])
+    move_clock(admin, 100)
+    new = create(admin)
+    query: LiteralString = (
+        "SELECT id, content, state, num_attempts, is_unlocked, unlock_at - at, retry_ms FROM"
+    )
+    one: LiteralString = query + " lonny.message_dequeue(1, 500), public.clock"
+    many: LiteralString = query + " lonny.message_dequeue(3, 500), public.clock"
+    rows = [
+        row
+        for _ in range(3 // max_messages)
+        for row in worker.execute(one if max_messages == 1 else many, prepare=False).fetchall()
+    ]
+    worker.commit()
+    lock = timedelta(milliseconds=500)
+    assert rows == [
+        (expired, b"x", None, 2, True, lock, None),
+        (deferred, b"x", b"s", 2, False, lock, None),
+        (new, b"x", None, 1, False, lock, None),
+    ]
+    locked = "SELECT DISTINCT locked_at = at, unlock_at - at FROM lonny.message_status(%s), public.clock"
+    ids = [expired, deferred, new]
+    assert admin.execute(locked, [ids]).fetchall() == [(True, lock)]
+    assert dequeue(worker) == (None, None, 500)
+    worker.commit()
+    # From now on the message's own.
+    move_clock(admin, 100)
+    admin.execute("SELECT lonny.message_heartbeat(id, num_attempts) FROM lonny.message")
+    assert admin.execute(locked, [ids]).fetchall() == [(False, lock)]
 
 
 @pytest.mark.parametrize("limit", [None, 1])
