@@ -570,6 +570,19 @@ def test_after_a_cancel_that_is_rolled_back_the_message_that_an_advance_passed_b
     assert [message.id for message in serve(worker, within_ms=250)] == [id_]
 
 
+def test_a_message_that_an_advance_passed_by_among_others_is_looked_at_again(connect: Connect) -> None:
+    worker, canceller = connect(options=IMPATIENT), connect(autocommit=False)
+    stop_clock(worker)
+    limit(worker, "a", 10)
+    ids = create(worker, "a", 5)
+    assert scalar(canceller, "SELECT lonny.message_cancel(%s)", [ids[2]]) == "MESSAGE_CANCELLED"
+    # Nothing of these ends, so nothing else tells of the one that was passed by.
+    assert [message.id for message in dequeue(worker, 10)] == [*ids[:2], *ids[3:]]
+    canceller.rollback()
+    move_clock(worker, 250)
+    assert [message.id for message in dequeue(worker, 10)] == [ids[2]]
+
+
 @pytest.mark.parametrize("limited", [False, True])
 def test_beside_a_long_producer_transaction_all_else_of_its_channel_is_delivered(
     connect: Connect, limited: bool
