@@ -45,6 +45,7 @@ WHERE datname = current_database() AND query LIKE '%%retry_ms FROM%%' AND pid <>
 QUERIES = """
 SELECT query_start FROM pg_stat_activity
 WHERE datname = current_database() AND backend_type = 'client backend' AND pid NOT IN (pg_backend_pid(), %s)
+  AND state = 'idle' -- before, parse, bind and execute have a start each
 """
 
 
