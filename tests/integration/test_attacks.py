@@ -17,6 +17,7 @@ from tests.support.queue import (
     LOCK_MS,
     Taken,
     answer,
+    channels,
     create,
     delete,
     dequeue,
@@ -28,16 +29,13 @@ from tests.support.queue import (
     stop_clock,
     work,
 )
-from tests.support.sessions import background, wait_until
+from tests.support.sessions import IMPATIENT, background, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.conftest import Connect
     from tests.support.sessions import Connection
-
-# A session that fails rather than waits.
-IMPATIENT = "-clock_timeout=20ms"
 
 FIFTY = [f"tenant-{i}" for i in range(50)]
 
@@ -98,10 +96,6 @@ def fifty_due(conn: Connection, kind: Callable[[Connection], None]) -> None:
     kind(conn)
     # Where the rotations of messages and of wakes stand relative to each other must not matter.
     conn.execute("SELECT setval('lonny.rotation', 0), setval('lonny.wake_rotation', 4611686018427387904)")
-
-
-def channels(messages: list[Taken]) -> set[str]:
-    return {message.channel for message in messages}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, LiteralString
 import pytest
 
 from tests.support.queue import Taken, answer, create, dequeue, limit, move_clock, scalar, stop_clock
-from tests.support.sessions import background
+from tests.support.sessions import IMPATIENT, background
 
 if TYPE_CHECKING:
     from tests.conftest import Connect
@@ -188,7 +188,7 @@ def test_what_waits_behind_a_message_that_is_cancelled_when_its_lock_is_over_is_
 def test_beside_an_open_cancel_of_a_message_whose_lock_is_over_it_is_not_redelivered(
     connect: Connect, rolled_back: bool
 ) -> None:
-    worker, canceller = connect(options="-clock_timeout=20ms"), connect(autocommit=False)
+    worker, canceller = connect(options=IMPATIENT), connect(autocommit=False)
     id_, next_ = lock_is_over(worker, 1)
     assert scalar(canceller, CANCEL, [id_]) == "MESSAGE_CANCELLED"
     assert heartbeat(worker, id_) == "MESSAGE_BUSY"

@@ -14,7 +14,7 @@ import pytest
 from tests.support.queue import (
     LOCK_MS,
     Taken,
-    answer,
+    channels,
     create,
     delete,
     dequeue,
@@ -22,18 +22,16 @@ from tests.support.queue import (
     limit,
     move_clock,
     scalar,
+    serve,
     stop_clock,
 )
-from tests.support.sessions import background
+from tests.support.sessions import IMPATIENT, background
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from tests.conftest import Connect
     from tests.support.sessions import Connection, Step
-
-# A session that fails rather than waits.
-IMPATIENT = "-clock_timeout=20ms"
 
 BOTH = pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a transaction"])
 
@@ -97,17 +95,7 @@ def rest(
     admin: Connection, worker: Connection, max_messages: int = 1000, within_ms: int = 1000
 ) -> list[Taken]:
     """All that can be had within that time, each dequeue committed; the clock moves as the answers say."""
-    served: list[Taken] = []
-    left = within_ms
-    while True:
-        taken, retry_ms = answer(worker, max_messages)
-        worker.commit()
-        served += taken
-        if not taken:
-            if retry_ms is None or retry_ms > left:
-                return served
-            move_clock(admin, retry_ms)
-            left -= max(retry_ms, 1)
+    return serve(worker, max_messages, within_ms, admin=admin)
 
 
 def locked(conn: Connection, channel: str) -> int:
@@ -128,10 +116,6 @@ def lock_all(conn: Connection) -> None:
     """Dequeue all there is, without a move of the clock."""
     while once(conn, 1000):
         pass
-
-
-def channels(messages: list[Taken]) -> set[str]:
-    return {message.channel for message in messages}
 
 
 @BOTH

@@ -26,15 +26,13 @@ from tests.support.queue import (
     stop_clock,
     work,
 )
+from tests.support.sessions import IMPATIENT
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from tests.conftest import Connect
     from tests.support.sessions import Connection
-
-# A session that fails rather than waits.
-IMPATIENT = "-clock_timeout=20ms"
 
 # Everything that a session can do with the messages %(mine)s, which are locked, and %(waiting)s, which wait.
 OPERATIONS: dict[str, LiteralString] = {

@@ -94,20 +94,29 @@ def dequeue(conn: Connection, max_messages: int = 1) -> list[Taken]:
     return answer(conn, max_messages)[0]
 
 
-def serve(conn: Connection, max_messages: int = 1, within_ms: int = 1000) -> list[Taken]:
+def channels(messages: Iterable[Taken]) -> set[str]:
+    return {message.channel for message in messages}
+
+
+def serve(
+    conn: Connection, max_messages: int = 1, within_ms: int = 1000, *, admin: Connection | None = None
+) -> list[Taken]:
     """All that can be had within that time, which passes on the stopped clock; at most one second by default.
 
-    The clock moves only while nothing is available, and as far as the answer says.
+    The clock moves only while nothing is available, and as far as the answer says. If another session is
+    given, that one moves it, and each dequeue is committed.
     """
     served: list[Taken] = []
     left = within_ms
     while True:
         taken, retry_ms = answer(conn, max_messages)
+        if admin is not None:
+            conn.commit()
         served += taken
         if not taken:
             if retry_ms is None or retry_ms > left:
                 return served
-            move_clock(conn, retry_ms)
+            move_clock(admin or conn, retry_ms)
             left -= max(retry_ms, 1)
 
 

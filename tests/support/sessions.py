@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
+IMPATIENT = "-clock_timeout=20ms"  # options of a session that fails rather than waits
+
 DEADLINE = 10.0  # seconds; far beyond what any step needs, so that reaching it is a finding
 _LOOK = 0.002  # seconds from one look at an unmet condition to the next
 
