@@ -84,10 +84,12 @@ BEGIN
      ORDER BY row_number() OVER (PARTITION BY l.lane ORDER BY l.dequeue_at, l.id), l.lane <= v_served, l.lane;
     v_wanted := v_wanted - cardinality(v_held.ids);
     IF v_held.are_named THEN
-      INSERT INTO {{ schema }}.wake (lane, channel, at, released_at)
-      SELECT m.lane, m.channel, v_now + u.interval_ms * interval '1 ms', v_now
-        FROM unnest(v_timed_ids, v_intervals_ms) AS u (id, interval_ms), LATERAL (
-             SELECT x.lane, x.channel FROM {{ schema }}.message x WHERE x.id = u.id LIMIT 1) m;
+      IF v_timed_ids IS NOT NULL THEN
+        INSERT INTO {{ schema }}.wake (lane, channel, at, released_at)
+        SELECT m.lane, m.channel, v_now + u.interval_ms * interval '1 ms', v_now
+          FROM unnest(v_timed_ids, v_intervals_ms) AS u (id, interval_ms), LATERAL (
+               SELECT x.lane, x.channel FROM {{ schema }}.message x WHERE x.id = u.id LIMIT 1) m;
+      END IF;
       v_served := (SELECT h.lane FROM unnest(v_held.lanes) WITH ORDINALITY AS h (lane, n)
                     GROUP BY h.lane ORDER BY count(*) DESC, max(h.n) DESC LIMIT 1);
     ELSE

@@ -34,7 +34,7 @@ BEGIN
 
   WITH gone AS (
     DELETE FROM {{ schema }}.message m
-     WHERE m.id = ANY (ARRAY (SELECT unnest(message_delete_many.ids))) AND m.unlock_at IS NOT NULL
+     WHERE m.id = ANY (message_delete_many.ids) AND m.unlock_at IS NOT NULL
        -- IS TRUE keeps it a lookup for each row, so that no plan can begin with it.
        AND ((m.id, m.num_attempts) IN (SELECT u.id, u.num_attempts FROM unnest(message_delete_many.ids, message_delete_many.num_attempts) AS u (id, num_attempts))) IS TRUE
     RETURNING m.id, m.num_attempts, m.lane, m.channel, m.created_at
