@@ -6,6 +6,7 @@
 
 -- The one clock, the one hash, the one place that knows of the event channel
 {% include "functions/_clock.sql" %}
+{% include "functions/_microseconds.sql" %}
 {% include "functions/_lane.sql" %}
 {% include "functions/_channel_name.sql" %}
 {% include "functions/_event_channel.sql" %}
@@ -35,6 +36,11 @@
 {% include "functions/_take_in_turn.sql" %}
 {% include "functions/_take_many.sql" %}
 {% include "functions/_retry_ms.sql" %}
+{% include "functions/_entries_read.sql" %}
+{% include "functions/_generations_are_walked.sql" %}
+{% include "functions/_generations_walk.sql" %}
+{% include "functions/_message_hold.sql" %}
+{% include "functions/_take_in_generations.sql" %}
 {% include "functions/_is_alone.sql" %}
 {% include "functions/message_dequeue.sql" %}
 

@@ -32,6 +32,22 @@ COMMENT ON TYPE {{ schema }}.heartbeat_result IS 'What message_heartbeat answers
 COMMENT ON TYPE {{ schema }}.cancel_result IS 'What message_cancel answers.';
 
 
+-- Sequences, because what one session sets all others see at once, without a row, a lock or a wait, and even if it rolls back.
+-- Unlogged: after a crash the rotation may begin anywhere.
+CREATE UNLOGGED SEQUENCE {{ schema }}.rotation AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE {{ schema }}.rotation IS 'The lane that was served last.';
+CREATE UNLOGGED SEQUENCE {{ schema }}.wake_rotation AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE {{ schema }}.wake_rotation IS 'The lane whose wakes were handled last.';
+
+-- Beside an old snapshot (sql/README.md) only. As long as nothing holds one, they are 0, or less, and no row has a generation.
+CREATE UNLOGGED SEQUENCE {{ schema }}.generation AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE {{ schema }}.generation IS 'The sum of the two generations in use: what becomes ready gets the younger, what is ready has the one or the other (the same, if even). 0 or less: none is in use.';
+CREATE UNLOGGED SEQUENCE {{ schema }}.generation_walk AS bigint MINVALUE 0 START WITH 0;
+COMMENT ON SEQUENCE {{ schema }}.generation_walk IS 'When to look for what is ready in neither generation, in microseconds since 1970; 0: never, none is in use.';
+CREATE UNLOGGED SEQUENCE {{ schema }}.timer_mark AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE {{ schema }}.timer_mark IS 'Where the search for timers that are over begins while generations are in use, in microseconds since 1970.';
+
+
 CREATE TABLE {{ schema }}.message (
   id           bigint      GENERATED ALWAYS AS IDENTITY,
   lane         bigint      NOT NULL,
@@ -42,6 +58,7 @@ CREATE TABLE {{ schema }}.message (
   locked_at    timestamptz,
   unlock_at    timestamptz,
   policy_id    bigint,
+  generation   bigint      DEFAULT NULLIF(GREATEST(pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) + 1, 1) / 2, 0),
   num_attempts integer     NOT NULL DEFAULT 0,
   status       {{ schema }}.message_status NOT NULL,
   channel      text COLLATE "C",
@@ -63,6 +80,7 @@ COMMENT ON COLUMN {{ schema }}.message.timer_at IS 'When a dequeue has to look a
 COMMENT ON COLUMN {{ schema }}.message.locked_at IS 'When it was dequeued last; NULL if never.';
 COMMENT ON COLUMN {{ schema }}.message.unlock_at IS 'When the lock of its last dequeue ends or ended; NULL if it was not dequeued since its creation or deferral.';
 COMMENT ON COLUMN {{ schema }}.message.policy_id IS 'The version of the channel''s policy that released it last; NULL if it was released without one.';
+COMMENT ON COLUMN {{ schema }}.message.generation IS 'The generation in which it became ready last; NULL: none was in use.';
 COMMENT ON COLUMN {{ schema }}.message.num_attempts IS 'How often it was dequeued: the fencing token.';
 COMMENT ON COLUMN {{ schema }}.message.status IS 'WAITING, READY or LOCKED.';
 COMMENT ON COLUMN {{ schema }}.message.channel IS 'Its channel; NULL if it was created without one (_channel_name tells the name that such a message goes by).';
@@ -72,6 +90,8 @@ COMMENT ON COLUMN {{ schema }}.message.state IS 'What the worker kept at the las
 -- One index a question, so that each holds only the rows that may answer it.
 CREATE INDEX message_ready_idx ON {{ schema }}.message (lane, dequeue_at, id) WHERE status = 'READY';
 COMMENT ON INDEX {{ schema }}.message_ready_idx IS 'Which message is next, in rotation over the lanes?';
+CREATE INDEX message_generation_idx ON {{ schema }}.message (generation, lane, dequeue_at, id) WHERE status = 'READY' AND generation IS NOT NULL;
+COMMENT ON INDEX {{ schema }}.message_generation_idx IS 'The same beside an old snapshot, without the dead rows of former generations.';
 CREATE INDEX message_waiting_idx ON {{ schema }}.message (lane, dequeue_at, id) WHERE status = 'WAITING' AND lane <> 0;
 COMMENT ON INDEX {{ schema }}.message_waiting_idx IS 'Which message of a channel is the next to be released?';
 CREATE INDEX message_locked_idx ON {{ schema }}.message (lane) WHERE status = 'LOCKED' AND lane <> 0;
@@ -112,30 +132,26 @@ CREATE TABLE {{ schema }}.wake (
   lane        bigint NOT NULL,
   at          timestamptz,
   released_at timestamptz,
+  generation  bigint DEFAULT NULLIF(GREATEST(pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) + 1, 1) / 2, 0),
   channel     text COLLATE "C" NOT NULL
 ) WITH (vacuum_truncate = false);
 COMMENT ON TABLE {{ schema }}.wake IS 'Signals and timers, only ever added to: look at this channel, now or at a time; deleted when that was done.';
 COMMENT ON COLUMN {{ schema }}.wake.lane IS 'The channel''s lane.';
 COMMENT ON COLUMN {{ schema }}.wake.at IS 'When to look at the channel; NULL: now.';
 COMMENT ON COLUMN {{ schema }}.wake.released_at IS 'Set if this is the timer of a release interval: the time of the dequeue that the interval follows.';
+COMMENT ON COLUMN {{ schema }}.wake.generation IS 'The generation in which it became due; NULL: none was in use.';
 COMMENT ON COLUMN {{ schema }}.wake.channel IS 'The channel to look at.';
 -- It has no key (an index entry a wake for nothing). Without this a publication of all tables would make its deletes fail.
 ALTER TABLE {{ schema }}.wake REPLICA IDENTITY FULL;
 
 CREATE INDEX wake_due_idx ON {{ schema }}.wake (lane) WHERE at IS NULL;
 COMMENT ON INDEX {{ schema }}.wake_due_idx IS 'Which channel is to be looked at next, in rotation over the lanes?';
+CREATE INDEX wake_generation_idx ON {{ schema }}.wake (generation, lane) WHERE at IS NULL AND generation IS NOT NULL;
+COMMENT ON INDEX {{ schema }}.wake_generation_idx IS 'The same beside an old snapshot, without the dead rows of former generations.';
 CREATE INDEX wake_timer_idx ON {{ schema }}.wake (at, lane) WHERE at IS NOT NULL;
 COMMENT ON INDEX {{ schema }}.wake_timer_idx IS 'Which timers are over?';
 CREATE INDEX wake_lane_idx ON {{ schema }}.wake (lane) WHERE at IS NOT NULL OR released_at IS NOT NULL;
 COMMENT ON INDEX {{ schema }}.wake_lane_idx IS 'Which timers has this channel, and when was it released last?';
-
-
--- Sequences, because what one session sets all others see at once, without a row, a lock or a wait, and even if it rolls back.
--- Unlogged: after a crash the rotation may begin anywhere.
-CREATE UNLOGGED SEQUENCE {{ schema }}.rotation AS bigint MINVALUE -9223372036854775808 START WITH 0;
-COMMENT ON SEQUENCE {{ schema }}.rotation IS 'The lane that was served last.';
-CREATE UNLOGGED SEQUENCE {{ schema }}.wake_rotation AS bigint MINVALUE -9223372036854775808 START WITH 0;
-COMMENT ON SEQUENCE {{ schema }}.wake_rotation IS 'The lane whose wakes were handled last.';
 
 
 CREATE TYPE {{ schema }}.dequeued AS (
