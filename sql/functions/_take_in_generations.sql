@@ -40,7 +40,7 @@ BEGIN
     EXIT WHEN (v_generation > 0) IS NOT TRUE;
     v_generations := ARRAY[v_generation / 2, (v_generation + 1) / 2];
     v_served := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
-    v_mark_us := pg_sequence_last_value($regclass${{ schema }}.timer_mark$regclass$);
+    v_mark_us := COALESCE(pg_sequence_last_value($regclass${{ schema }}.timer_mark$regclass$), 0);
     v_mark := timestamptz 'epoch' + v_mark_us * interval '1 us';
     v_num_read := - {{ schema }}._entries_read();
     SELECT (SELECT m.timer_at FROM {{ schema }}.message m WHERE m.timer_at > v_mark AND m.timer_at <= v_now ORDER BY m.timer_at LIMIT 1) AS message_at,
