@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tests.mutants.mutants import MUTANTS, Mutant
@@ -103,8 +104,8 @@ def main(arguments: Sequence[str]) -> int:
             killer = tree.killer(mutant)
             survived += killer is None
             console.print(
-                f"{mutant.id}: {'[red]survived[/]' if killer is None else 'killed by'}",
-                killer or "",
+                f"{mutant.id}:",
+                "[red]survived[/]" if killer is None else f"killed by {escape(killer)}",
                 f"({time.monotonic() - begun:.0f} s)",
             )
             rows.append(_row(mutant, killer))

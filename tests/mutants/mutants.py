@@ -92,7 +92,7 @@ MUTANTS = [
     ),
     Mutant(
         "create-many-unlimited",
-        "limits bind what a batch creates",
+        "what a batch creates in a limited channel waits until the policy releases it",
         "message_create_many",
         "(SELECT NOT p.cleared FROM {{ schema }}.channel_policy p"
         " WHERE p.channel = g.channel ORDER BY p.id DESC LIMIT 1)",
@@ -156,15 +156,15 @@ MUTANTS = [
         "_take_one",
         "     WHERE m.status = 'READY' AND m.lane > p_served\n     ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1\n",
         "     WHERE m.status = 'READY' AND m.lane > p_served\n     ORDER BY m.lane, m.id LIMIT 1\n",
-        "scenario_order",
+        "test_attacks.py",
     ),
     Mutant(
         "take-one-stale-clock",
         "one clock: it is read when the message is held",
         "_take_one",
         "  v_now := {{ schema }}._clock();\n",
-        "  v_now := statement_timestamp();\n",
-        "message_dequeue",
+        "  v_now := now();\n",
+        "test_peer_defects.py",
     ),
     Mutant(
         "take-one-unchecked-policy",
