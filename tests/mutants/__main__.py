@@ -26,9 +26,9 @@ _FAILED = re.compile(r"^FAILED (\S+?\.py::.*?)(?: - .*)?$", re.MULTILINE)
 _HEAD = """\
 # Mutants
 
-Does a test fail when the SQL is wrong? Each line below is one small edit of the SQL and the test that failed with
-it: the first of `make test` to do so, which passes without the edit. The edits are in [mutants.py](mutants.py);
-this page is written by `make mutants`, which tries them one after the other (`make mutants ARGS="--only ID"`: one).
+Does a test fail when the SQL is wrong? Each line below is one small edit of the SQL, and a test of `make test`
+that fails with it and passes without. The edits are in [mutants.py](mutants.py). This page is written by
+`make mutants`, which tries all of them, one after the other (`make mutants ARGS="--only ID"`: one of them).
 
 """
 
@@ -58,7 +58,7 @@ class Tree:
             file.write_text(original, encoding="utf-8")
         if test is not None and test not in self._sound:
             if self._first_to_fail(test):
-                raise RuntimeError(f"{test} fails without a mutant")
+                raise RuntimeError(f"{test} fails without {mutant.id} too")
             self._sound.add(test)
         return test
 

@@ -38,6 +38,8 @@ class Mutant:
         return f"tests/integration/test_pgtap.py::test_pgtap[{name}-lonny]"
 
 
+# The file's statements with a transaction each: a dequeue then does what is due for all.
+_ALONE = "test_pgtap_autocommit.py::test_pgtap_file_passes_without_its_transaction"
 MUTANTS = [
     # message_create, message_create_many
     Mutant(
@@ -126,12 +128,9 @@ MUTANTS = [
         "take-one-waits",
         "nothing waits: a dequeue passes by what others hold",
         "_take_one",
-        "     WHERE m.status = 'READY' AND m.lane > p_served\n"
-        "     ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1\n"
+        "AND m.lane > p_served\n     ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1\n"
         "       FOR NO KEY UPDATE SKIP LOCKED;",
-        "     WHERE m.status = 'READY' AND m.lane > p_served\n"
-        "     ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1\n"
-        "       FOR NO KEY UPDATE;",
+        "AND m.lane > p_served\n     ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1\n       FOR NO KEY UPDATE;",
         "test_promises.py",
     ),
     Mutant(
@@ -154,8 +153,8 @@ MUTANTS = [
         "take-one-newest-first",
         "the order in a channel is (dequeue_at, id)",
         "_take_one",
-        "     WHERE m.status = 'READY' AND m.lane > p_served\n     ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1\n",
-        "     WHERE m.status = 'READY' AND m.lane > p_served\n     ORDER BY m.lane, m.id LIMIT 1\n",
+        "AND m.lane > p_served\n     ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1\n",
+        "AND m.lane > p_served\n     ORDER BY m.lane, m.id LIMIT 1\n",
         "test_attacks.py",
     ),
     Mutant(
@@ -207,12 +206,12 @@ MUTANTS = [
         "message_dequeue",
     ),
     Mutant(
-        "take-many-short-interval",
-        "limits are exact: no interval is short by a millisecond",
+        "take-many-without-release-time",
+        "limits are exact: two dequeues are an interval apart, whatever wakes the channel between them",
         "_take_many",
-        "v_now + u.interval_ms * interval",
-        "v_now + (u.interval_ms - 1) * interval",
-        "channel_policy_set",
+        "v_now + u.interval_ms * interval '1 ms', v_now\n",
+        "v_now + u.interval_ms * interval '1 ms', NULL\n",
+        f"{_ALONE}[channel_policy_set]",
     ),
     Mutant(
         "retry-rounds-down",
@@ -245,6 +244,14 @@ MUTANTS = [
         "_channel_survey",
         "SELECT l.num + r.num_own,",
         "SELECT l.num,",
+        f"{_ALONE}[channel_policy_set]",
+    ),
+    Mutant(
+        "survey-short-interval",
+        "limits are exact: no interval is short by a millisecond",
+        "_channel_survey",
+        "release_at := released_at + p_policy.release_interval_ms * interval '1 ms';",
+        "release_at := released_at + (p_policy.release_interval_ms - 1) * interval '1 ms';",
         "channel_policy_set",
     ),
     Mutant(
@@ -272,12 +279,12 @@ MUTANTS = [
         "test_attacks.py",
     ),
     Mutant(
-        "advance-deletes-newer-policy",
-        "a policy that is committed is in force",
+        "advance-deletes-policy",
+        "a policy is in force until another is",
         "_channel_advance",
         "v.id < v_policy.id;",
-        "v.id <> v_policy.id;",
-        "test_attacks.py",
+        "v.id <= v_policy.id;",
+        "channel_policy_set",
     ),
     Mutant(
         "tend-waits-for-timers",
@@ -595,7 +602,7 @@ MUTANTS = [
         "policy-without-wake",
         "a policy binds messages that are there already",
         "_policy_add",
-        "  INSERT INTO {{ schema }}.wake (lane, channel) VALUES ({{ schema }}._lane(p_channel), p_channel);\n",
+        "INSERT INTO {{ schema }}.wake (lane, channel) VALUES ({{ schema }}._lane(p_channel), p_channel);",
         "",
         "channel_policy_set",
     ),
