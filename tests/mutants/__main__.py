@@ -26,7 +26,7 @@ _FAILED = re.compile(r"^FAILED (\S+?\.py::.*?)(?: - .*)?$", re.MULTILINE)
 _HEAD = """\
 # Mutants
 
-Does a test fail when the SQL is wrong? Each line below is one small edit of the SQL, and a test of `make test`
+Does a test fail when the SQL is wrong? Each line below is a small edit of the SQL, and a test of `make test`
 that fails with it and passes without. The edits are in [mutants.py](mutants.py). This page is written by
 `make mutants`, which tries all of them, one after the other (`make mutants ARGS="--only ID"`: one of them).
 
