@@ -1,6 +1,6 @@
 -- message_delete_many: a worker has done the work of a batch.
 BEGIN;
-SELECT plan(27);
+SELECT plan(30);
 
 -- Time stands still until a test moves it.
 CREATE OR REPLACE FUNCTION _clock() RETURNS timestamptz LANGUAGE sql
@@ -60,6 +60,14 @@ SELECT is(
     (SELECT array_agg(result) FROM message_delete_many(ARRAY[tap.id('l1'), tap.id('l2')], '{1,1}')),
     '{MESSAGE_DELETED,MESSAGE_DELETED}', 'they are deleted together');
 SELECT is(tap.take(10), '{l3,l4}', 'and as many more are to be had');
+
+SELECT channel_policy_set(channel, 1) FROM unnest('{m,n}'::text[]) AS channel;
+INSERT INTO sent SELECT name, message_create(left(name, 1), convert_to(name, 'UTF8'), 60000) FROM unnest('{m1,m2,n1,n2}'::text[]) AS name;
+SELECT set_eq('SELECT unnest(tap.take(10))', '{m1,n1}'::text[], 'of two limited channels the first is taken of each');
+SELECT is(
+    (SELECT array_agg(result) FROM message_delete_many(ARRAY[tap.id('m1'), tap.id('n1')], '{1,1}')),
+    '{MESSAGE_DELETED,MESSAGE_DELETED}', 'they are deleted together');
+SELECT set_eq('SELECT unnest(tap.take(10))', '{m2,n2}'::text[], 'and the second is to be had of each');
 
 SELECT is(
     (SELECT count(*) FROM message_delete_many(

@@ -38,8 +38,6 @@ class Mutant:
         return f"tests/integration/test_pgtap.py::test_pgtap[{name}-lonny]"
 
 
-# The file's statements with a transaction each: a dequeue then does what is due for all.
-_ALONE = "test_pgtap_autocommit.py::test_pgtap_file_passes_without_its_transaction"
 MUTANTS = [
     # message_create, message_create_many
     Mutant(
@@ -211,7 +209,7 @@ MUTANTS = [
         "_take_many",
         "v_now + u.interval_ms * interval '1 ms', v_now\n",
         "v_now + u.interval_ms * interval '1 ms', NULL\n",
-        f"{_ALONE}[channel_policy_set]",
+        "test_promises.py::TestPromise3LimitsAreExact",
     ),
     Mutant(
         "retry-rounds-down",
@@ -244,7 +242,7 @@ MUTANTS = [
         "_channel_survey",
         "SELECT l.num + r.num_own,",
         "SELECT l.num,",
-        f"{_ALONE}[channel_policy_set]",
+        "test_promises.py::TestPromise3LimitsAreExact",
     ),
     Mutant(
         "survey-short-interval",
