@@ -1,6 +1,6 @@
 -- message_defer: a worker puts its message back, for later.
 BEGIN;
-SELECT plan(64);
+SELECT plan(69);
 
 -- Time stands still until a test moves it.
 CREATE OR REPLACE FUNCTION _clock() RETURNS timestamptz LANGUAGE sql
@@ -115,6 +115,17 @@ SET pylonny_test.clock = '2030-01-01 00:00:27+00';
 SELECT matches(array_to_string(tap.take(), ''), '^empty', 'the first, due again, waits for it');
 SELECT is(message_defer(tap.id('l2'), 1), 'MESSAGE_DEFERRED', 'the second is put back');
 SELECT is(tap.take(), '{l1}', 'and the first comes first');
+
+-- A paused channel
+
+INSERT INTO sent VALUES ('p', message_create('p', 'p', 1000));
+SELECT is(tap.take(), '{p}', 'a message is taken, for a second');
+SELECT channel_policy_set('p', 0);
+SELECT is(message_defer(tap.id('p'), 1), 'MESSAGE_DEFERRED', 'and put back into its channel, which is paused');
+SELECT is((SELECT array_agg(status) FROM message_status(ARRAY[tap.id('p')])), '{WAITING}', 'it waits, though it is due');
+SELECT is(tap.take(), '{"empty, retry in 45000 ms"}', 'the end of its lock is none to wait for: the next is another''s');
+SELECT channel_policy_clear('p');
+SELECT is(tap.take(), '{p}', 'it comes when the channel goes on');
 
 -- The outermost delays
 

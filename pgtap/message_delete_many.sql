@@ -1,6 +1,6 @@
 -- message_delete_many: a worker has done the work of a batch.
 BEGIN;
-SELECT plan(24);
+SELECT plan(30);
 
 -- Time stands still until a test moves it.
 CREATE OR REPLACE FUNCTION _clock() RETURNS timestamptz LANGUAGE sql
@@ -15,10 +15,10 @@ SELECT is(tap.take(6), '{a1,a2,a3,a4,a5,a6}', 'a worker takes six messages');
 
 SELECT results_eq(
     $$SELECT id, result FROM message_delete_many(
-          ids => ARRAY[tap.id('a2'), 9223372036854775807, tap.id('a9'), tap.id('a1'), tap.id('a3')],
-          num_attempts => '{1,1,1,1,2}')$$,
+          ids => ARRAY[tap.id('a2'), 9223372036854775807, tap.id('a9'), tap.id('a9'), tap.id('a1'), tap.id('a3')],
+          num_attempts => '{1,1,0,1,1,2}')$$,
     $$VALUES (tap.id('a2'), 'MESSAGE_DELETED'::delete_result), (9223372036854775807, 'MESSAGE_NOT_FOUND'),
-             (tap.id('a9'), 'MESSAGE_STATE_INVALID'), (tap.id('a1'), 'MESSAGE_DELETED'), (tap.id('a3'), 'MESSAGE_STATE_INVALID')$$,
+             (tap.id('a9'), 'MESSAGE_STATE_INVALID'), (tap.id('a9'), 'MESSAGE_STATE_INVALID'), (tap.id('a1'), 'MESSAGE_DELETED'), (tap.id('a3'), 'MESSAGE_STATE_INVALID')$$,
     'rows in input order, each with the result that message_delete would give');
 SELECT is(
     (SELECT array_agg(id) FROM message_status(ARRAY(SELECT id FROM sent WHERE name IN ('a1', 'a2', 'a3', 'a9') ORDER BY id))),
@@ -61,6 +61,14 @@ SELECT is(
     '{MESSAGE_DELETED,MESSAGE_DELETED}', 'they are deleted together');
 SELECT is(tap.take(10), '{l3,l4}', 'and as many more are to be had');
 
+SELECT channel_policy_set(channel, 1) FROM unnest('{m,n}'::text[]) AS channel;
+INSERT INTO sent SELECT name, message_create(left(name, 1), convert_to(name, 'UTF8'), 60000) FROM unnest('{m1,m2,n1,n2}'::text[]) AS name;
+SELECT set_eq('SELECT unnest(tap.take(10))', '{m1,n1}'::text[], 'of two limited channels the first is taken of each');
+SELECT is(
+    (SELECT array_agg(result) FROM message_delete_many(ARRAY[tap.id('m1'), tap.id('n1')], '{1,1}')),
+    '{MESSAGE_DELETED,MESSAGE_DELETED}', 'they are deleted together');
+SELECT set_eq('SELECT unnest(tap.take(10))', '{m2,n2}'::text[], 'and the second is to be had of each');
+
 SELECT is(
     (SELECT count(*) FROM message_delete_many(
         ARRAY(SELECT i FROM generate_series(1000001, 1010000) AS i), array_fill(1, ARRAY[10000])) AS d
@@ -73,6 +81,9 @@ CREATE TEMP TABLE before AS SELECT tap.tables() AS tables;
 SELECT tap.refused(sentence, statement, state, argument, value) FROM (VALUES
     ('ids NULL is refused', $$SELECT * FROM message_delete_many(NULL, '{1}')$$, '22004', 'ids', 'null'),
     ('num_attempts NULL is refused', $$SELECT * FROM message_delete_many('{1}', NULL)$$, '22004', 'num_attempts', 'null'),
+    ('ids NULL are refused beside no num_attempts', $$SELECT * FROM message_delete_many(NULL, '{}')$$, '22004', 'ids', 'null'),
+    ('num_attempts NULL are refused beside no ids', $$SELECT * FROM message_delete_many('{}', NULL)$$, '22004', 'num_attempts', 'null'),
+    ('the first of two NULLs is refused', $$SELECT * FROM message_delete_many('{1,NULL,3}', '{1,1,NULL}')$$, '22004', 'ids', 'null'),
     ('an id NULL among others is refused', $$SELECT * FROM message_delete_many(ARRAY[tap.id('l3'), NULL], '{1,1}')$$, '22004', 'ids', 'null'),
     ('a num_attempts NULL among others is refused', $$SELECT * FROM message_delete_many(ARRAY[tap.id('l3'), tap.id('l4')], '{1,NULL}')$$, '22004', 'num_attempts', 'null'),
     ('fewer num_attempts than ids are refused', $$SELECT * FROM message_delete_many(ARRAY[tap.id('l3'), tap.id('l4'), 1], '{1,1}')$$, '22023', 'num_attempts', '\{1,1\}|\m2\M'),

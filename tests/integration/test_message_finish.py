@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, LiteralString
 
 import pytest
 
+from tests.support.queue import move_clock, stop_clock
 from tests.support.sessions import background
 
 if TYPE_CHECKING:
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 CREATE = "SELECT lonny.message_create('a', 'x', %s)"
 DEQUEUE = "SELECT id FROM lonny.message_dequeue()"
 DELETE = "SELECT lonny.message_delete(%s, 1)"
+DELETE_MANY = "SELECT result FROM lonny.message_delete_many(ARRAY[%s::bigint], '{1}')"
 DEFER = "SELECT lonny.message_defer(%s, 1)"
+HEARTBEAT = "SELECT lonny.message_heartbeat(%s, 1)"
 CANCEL = "SELECT lonny.message_cancel(%s)"
 
 
@@ -104,6 +107,25 @@ def test_a_late_worker_does_not_finish_what_is_being_redelivered(
             taker.rollback()
         ((answer,),) = step.result()
     assert (answer == "MESSAGE_STATE_INVALID") is commits
+
+
+@pytest.mark.parametrize("finish", [DELETE, DELETE_MANY, DEFER], ids=["delete", "delete_many", "defer"])
+@pytest.mark.parametrize("limited", [False, True])
+def test_a_late_worker_may_finish_what_a_dequeue_has_seen_expire_and_has_not_taken(
+    connect: Connect, finish: LiteralString, limited: bool
+) -> None:
+    worker = connect()
+    stop_clock(worker)
+    if limited:
+        worker.execute("SELECT lonny.channel_policy_set('a', 1)")
+    id_ = create(worker, lock_ms=100)
+    assert worker.execute(DEQUEUE).fetchone() == (id_,)
+    move_clock(worker, 100)
+    worker.execute("SELECT lonny._tend(32, true, true)")
+    assert worker.execute("SELECT status FROM lonny.message").fetchone() == ("READY",)
+    assert worker.execute(HEARTBEAT, [id_]).fetchone() == ("MESSAGE_STATE_INVALID",)
+    ((answer,),) = worker.execute(finish, [id_]).fetchall()
+    assert answer in ("MESSAGE_DELETED", "MESSAGE_DEFERRED")
 
 
 def test_a_dequeue_passes_by_what_is_being_cancelled(connect: Connect) -> None:

@@ -137,6 +137,30 @@ def test_a_message_that_is_created_while_a_dequeue_looks_at_its_channel_is_not_l
 
 
 @BOTH
+@pytest.mark.parametrize("max_concurrency", [None, 1000])
+def test_what_becomes_ready_while_a_dequeue_looks_for_it_is_found(
+    connect: Connect, max_concurrency: int | None, inside: bool
+) -> None:
+    admin, gate, worker = connect(), connect(), connect(autocommit=not inside)
+    stop_clock(admin)
+    admin.execute(GATED_CLOCK)
+    limit(admin, "paused", 0)
+    create(admin, "paused")
+    limit(admin, "a", max_concurrency)
+    assert once(worker) == []
+    worker.execute("SELECT set_config('test.readings', '1000', false)")
+    worker.commit()
+    assert once(worker) == []
+    readings = 1000 - int(scalar(worker, "SELECT current_setting('test.readings')"))
+    assert readings > 3
+    # The last one is for retry_ms, when it has looked.
+    for reading in range(1, readings):
+        with stopped(worker, gate, reading):
+            create(admin, "a")
+        assert locked(admin, "a") == reading
+
+
+@BOTH
 def test_a_message_that_is_due_no_more_since_the_clock_was_set_back_is_not_lost(
     connect: Connect, inside: bool
 ) -> None:

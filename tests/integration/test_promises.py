@@ -232,6 +232,34 @@ class TestPromise3LimitsAreExact:
             holder.commit()
         assert len(serve(worker, within_ms=999)) == 1
 
+    def test_what_is_ready_and_not_taken_yet_has_a_place_too(self, connect: Connect) -> None:
+        worker = connect()
+        stop_clock(worker)
+        for channel in ("a", "b"):
+            limit(worker, channel, 1)
+            create(worker, channel, 2)
+        (first,) = dequeue(worker)
+        # It did what was due for both channels.
+        other = {"a": "b", "b": "a"}[first.channel]
+        assert (out(worker, first.channel), out(worker, other)) == (1, 1)
+        create(worker, other)
+        (second,) = dequeue(worker)
+        assert (second.channel, out(worker, other)) == (other, 1)
+        assert dequeue(worker) == []
+
+    @pytest.mark.parametrize("max_messages", [1, 10])
+    def test_an_interval_is_kept_though_more_comes_in(self, connect: Connect, max_messages: int) -> None:
+        worker = connect()
+        stop_clock(worker)
+        limit(worker, "a", None, 1000)
+        for _ in range(3):
+            create(worker, "a", 2)
+            assert len(dequeue(worker, max_messages)) == 1
+            for _ in range(2):
+                create(worker, "a")
+                assert answer(worker, max_messages) == ([], 1000)
+            move_clock(worker, 1000)
+
     def test_a_redelivery_keeps_the_interval(self, connect: Connect) -> None:
         worker = connect()
         stop_clock(worker)

@@ -1,0 +1,127 @@
+"""`make mutants`: break the SQL in one place at a time, and see that `make test` notices."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tests.mutants.mutants import MUTANTS, Mutant
+
+_ROOT = Path(__file__).parents[2]
+_TABLE = Path(__file__).with_name("README.md")
+_UNTOUCHED = shutil.ignore_patterns(".*", "__pycache__")
+_FAILED = re.compile(r"^FAILED (\S+?\.py::.*?)(?: - .*)?$", re.MULTILINE)
+_HEAD = """\
+# Mutants
+
+Does a test fail when the SQL is wrong? Each line below is a small edit of the SQL, and a test of `make test`
+that fails with it and passes without. The edits are in [mutants.py](mutants.py). This page is written by
+`make mutants`, which tries all of them, one after the other (`make mutants ARGS="--only ID"`: one of them).
+
+"""
+
+
+class Tree:
+    """A copy of the project, to be broken; the tests of it use this environment and its programs."""
+
+    def __init__(self, folder: Path) -> None:
+        self._root = folder / "tree"
+        shutil.copytree(_ROOT, self._root, ignore=_UNTOUCHED)
+        for name in (".ci", ".gitignore", ".venv"):
+            if (_ROOT / name).exists():
+                (self._root / name).symlink_to(_ROOT / name)
+        self._sound: set[str] = set()
+
+    def killer(self, mutant: Mutant) -> str | None:
+        """The first test that fails with the mutant and passes without it; None if no test does.
+
+        Raises RuntimeError if something else than a test failed.
+        """
+        file = self._root / "sql" / "functions" / f"{mutant.function}.sql"
+        original = mutant.original()
+        file.write_text(mutant.mutate(original), encoding="utf-8")
+        try:
+            test = self._first_to_fail(mutant.test()) or self._first_to_fail("tests", "pgtap")
+        finally:
+            file.write_text(original, encoding="utf-8")
+        if test is not None and test not in self._sound:
+            if self._first_to_fail(test):
+                raise RuntimeError(f"{test} fails without {mutant.id} too")
+            self._sound.add(test)
+        return test
+
+    def _first_to_fail(self, *tests: str) -> str | None:
+        """The ID of it. The test of the list of mutants is not asked: of course it sees the edit."""
+        options = ["--exitfirst", "--timeout=120", "--tb=short", "-p", "no:cacheprovider"]
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, "--ignore=tests/unit/test_mutants.py", *tests],
+            cwd=self._root,
+            env=os.environ | {"PYTHONPATH": str(self._root), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == 0:
+            return None
+        if found := _FAILED.search(done.stdout):
+            return found[1]
+        raise RuntimeError(f"no test failed, but pytest did:\n{done.stdout[-4000:]}{done.stderr[-2000:]}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Try the mutants; 0 if each was killed. Only a whole run writes the table."""
+    parser = argparse.ArgumentParser(prog="make mutants ARGS=...", description=__doc__)
+    parser.add_argument("--only", metavar="ID", action="append", help="this one (may be given again)")
+    only: list[str] = parser.parse_args(arguments).only or []
+    if unknown := set(only) - {mutant.id for mutant in MUTANTS}:
+        parser.error(f"no such mutant: {', '.join(sorted(unknown))}")
+    chosen = [mutant for mutant in MUTANTS if not only or mutant.id in only]
+    rows: list[str] = []
+    survived = 0
+    console = Console(highlight=False, soft_wrap=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        tempfile.TemporaryDirectory(prefix="pylonny-mutants-") as folder,
+        Progress(*columns, console=console, transient=True) as progress,
+    ):
+        tree = Tree(Path(folder))
+        task = progress.add_task("", total=len(chosen))
+        for mutant in chosen:
+            progress.update(task, description=mutant.id)
+            begun = time.monotonic()
+            killer = tree.killer(mutant)
+            survived += killer is None
+            console.print(
+                f"{mutant.id}:",
+                "[red]survived[/]" if killer is None else f"killed by {escape(killer)}",
+                f"({time.monotonic() - begun:.0f} s)",
+            )
+            rows.append(_row(mutant, killer))
+            progress.advance(task)
+    summary = f"{len(chosen)} mutants, {len(chosen) - survived} killed."
+    console.print(summary)
+    if not only:
+        lines = ["| mutant | what it breaks | where | killed by |", "|---|---|---|---|", *rows]
+        _TABLE.write_text(_HEAD + summary + "\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    return 1 if survived else 0
+
+
+def _row(mutant: Mutant, killer: str | None) -> str:
+    test = f"`{killer.removeprefix('tests/')}`" if killer else "**nothing**"
+    return f"| {mutant.id} | {mutant.breaks} | {mutant.function} | {test} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,30 @@
+"""The list of `make mutants`: every edit still fits the SQL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pylonny.templates import find
+from tests.mutants.mutants import MUTANTS, Mutant
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.id)
+def test_a_mutant_is_one_edit_and_its_first_test_is_there(mutant: Mutant) -> None:
+    assert mutant.mutate(mutant.original()) != mutant.original()
+    assert (ROOT / mutant.test().partition("::")[0]).exists()
+    if not mutant.first.startswith("test_"):
+        assert (ROOT / "pgtap" / f"{mutant.first or mutant.function}.sql").exists()
+
+
+def test_no_two_mutants_are_the_same() -> None:
+    assert len({mutant.id for mutant in MUTANTS}) == len(MUTANTS)
+    assert len({(mutant.function, mutant.old, mutant.new) for mutant in MUTANTS}) == len(MUTANTS)
+
+
+def test_every_public_function_has_a_mutant() -> None:
+    functions = {path.stem for path in (find() / "functions").glob("[!_]*.sql")}
+    assert functions <= {mutant.function for mutant in MUTANTS}
