@@ -1,8 +1,8 @@
 """A Hypothesis state machine that does the same to the queue and to the model, and compares all answers.
 
-One session, whose clock stands still until a rule moves it. `QueueMachine` sends every call as a transaction of
-its own, in a way that a dequeue can see; `TransactionMachine` also in transactions that may roll back, and in
-ways that a dequeue cannot tell from a longer transaction.
+One session, whose clock stands still until a rule moves it. `QueueMachine` sends every call as a transaction
+of its own, in a way that a dequeue can see; `TransactionMachine` also in transactions that may roll back, and
+in a way that a dequeue cannot tell from a longer transaction.
 """
 
 from __future__ import annotations
@@ -14,12 +14,9 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle,
-    MultipleResults,
     RuleBasedStateMachine,
-    consumes,
+    initialize,
     invariant,
-    multiple,
     precondition,
     rule,
 )
@@ -51,7 +48,13 @@ states = st.none() | contents
 locks_ms = st.sampled_from([0, 1, 50, 200, 3_600_000, 3_600_000])
 delays_ms = st.sampled_from([-50, 0, 0, 0, 0, 5, 100, 300])
 messages = st.tuples(channels, contents, locks_ms, delays_ms)
+counts = st.sampled_from([1, 1, 1, 1, 2, 3, 5, 50])
+limits = st.sampled_from([None, 0, 1, 1, 2, 2, 3])
+intervals_ms = st.sampled_from([None, None, 0, 10, 100, 250])
 steps_us = st.sampled_from([1, 300, 1000, 10_000, 50_000, 100_000, 200_000, 1_000_000])
+# Mostly what is there, so that something happens; ids and tokens that are not valid (any more) too.
+ids = st.runner().flatmap(lambda machine: st.sampled_from([*machine.model.messages, machine.last_id + 1]))
+tokens = st.runner().flatmap(lambda machine: st.sampled_from(machine.tokens()))
 
 
 def microseconds(at: datetime | None) -> int | None:
@@ -62,9 +65,6 @@ class QueueMachine(RuleBasedStateMachine):
     conn: ClassVar[Connection]  # with the clock stopped, set by whoever runs the machine
     lanes: ClassVar[dict[str | None, int]]
 
-    ids = Bundle[int]("ids")
-    tokens = Bundle[tuple[int, int]]("tokens")  # id and num_attempts, of what was dequeued
-
     def __init__(self) -> None:
         super().__init__()
         empty(self.conn)
@@ -73,6 +73,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.before: Model | None = None  # what a rollback goes back to, in a transaction
         self.last_id = 0
         self.uuids: dict[int, str] = {}
+        self.given: list[tuple[int, int]] = []  # id and num_attempts of all that was dequeued
 
     @classmethod
     def prepare(cls, conn: Connection) -> None:
@@ -82,36 +83,45 @@ class QueueMachine(RuleBasedStateMachine):
 
     # Operations
 
-    @rule(target=ids, channel=channels, content=contents, lock_ms=locks_ms, delay_ms=delays_ms)
-    def create(self, channel: str | None, content: bytes, lock_ms: int, delay_ms: int) -> int:
+    @rule(channel=channels, content=contents, lock_ms=locks_ms, delay_ms=delays_ms)
+    def create(self, channel: str | None, content: bytes, lock_ms: int, delay_ms: int) -> None:
         query = "SELECT lonny.message_create(%s, %s, %s, %s)"
         id_ = int(scalar(self.conn, query, [channel, content, lock_ms, delay_ms]))
         self._created([id_], [(channel, content, lock_ms, delay_ms)])
-        return id_
 
-    @rule(target=ids, batch=st.lists(messages, max_size=8))
-    def create_many(self, batch: list[tuple[str | None, bytes, int, int]]) -> MultipleResults[int]:
+    @initialize(batch=st.lists(messages, min_size=4, max_size=20))
+    def begin_with_some(self, batch: list[tuple[str | None, bytes, int, int]]) -> None:
+        self.create_many(batch)
+
+    @rule(batch=st.lists(messages, max_size=8))
+    def create_many(self, batch: list[tuple[str | None, bytes, int, int]]) -> None:
         columns = [list(column) for column in zip(*batch, strict=True)] or [[], [], [], []]
         query = "SELECT id FROM lonny.message_create_many(%s, %s::bytea[], %s::bigint[], %s::bigint[]) AS id"
         ids = [id_ for (id_,) in self.conn.execute(query, columns).fetchall()]
         self._created(ids, batch)
-        return multiple(*ids)
 
     @rule(
-        target=tokens,
-        max_messages=st.sampled_from([1, 1, 1, 1, 2, 3, 5, 50]),
+        max_messages=counts,
         lock_ms=st.none() | locks_ms,
         way=st.sampled_from(["simple", "prepared"]),
     )
-    def dequeue(self, max_messages: int, lock_ms: int | None, way: str) -> MultipleResults[tuple[int, int]]:
-        return self._dequeue(max_messages, lock_ms, way)
+    def dequeue(self, max_messages: int, lock_ms: int | None, way: str) -> None:
+        self._dequeue(max_messages, lock_ms, way)
+
+    @rule(max_messages=counts, calls=st.integers(2, 8))
+    def serve(self, max_messages: int, calls: int) -> None:
+        """As a worker does: one dequeue after the other, each as soon as the one before it said."""
+        for _ in range(calls):
+            retry_ms = self._dequeue(max_messages, None, "simple")
+            if retry_ms is not None:
+                self.move_clock(retry_ms * 1000)
 
     @rule(token=tokens)
     def delete(self, token: tuple[int, int]) -> None:
         answer = scalar(self.conn, "SELECT lonny.message_delete(%s, %s)", token)
         assert answer == self.model.delete(*token)
 
-    @rule(tokens=st.lists(tokens, max_size=5))
+    @rule(tokens=st.lists(tokens, max_size=8))
     def delete_many(self, tokens: list[tuple[int, int]]) -> None:
         query = "SELECT id, result FROM lonny.message_delete_many(%s::bigint[], %s::integer[])"
         answers = self.conn.execute(query, [[t[0] for t in tokens], [t[1] for t in tokens]]).fetchall()
@@ -132,14 +142,14 @@ class QueueMachine(RuleBasedStateMachine):
     def finish_with_any_number(self, id_: int, num_attempts: int) -> None:
         self.delete((id_, num_attempts))
 
-    @rule(id_=consumes(ids))
+    @rule(id_=ids)
     def cancel(self, id_: int) -> None:
         assert scalar(self.conn, "SELECT lonny.message_cancel(%s)", [id_]) == self.model.cancel(id_)
 
     @rule(
         name=names,
-        max_concurrency=st.sampled_from([None, 0, 1, 1, 2, 3]),
-        interval_ms=st.sampled_from([None, None, 0, 10, 100, 250]),
+        max_concurrency=limits,
+        interval_ms=intervals_ms,
     )
     def policy_set(self, name: str, max_concurrency: int | None, interval_ms: int | None) -> None:
         query = "SELECT lonny.channel_policy_set(%s, %s, %s)"
@@ -194,9 +204,13 @@ class QueueMachine(RuleBasedStateMachine):
         else:
             assert channel == name
 
-    def _dequeue(
-        self, max_messages: int, lock_ms: int | None, way: str
-    ) -> MultipleResults[tuple[int, int]]:
+    def tokens(self) -> list[tuple[int, int]]:
+        """Twice each that is in force, once what any dequeue gave, and one of nothing."""
+        held = [(m.id, m.num_attempts) for m in self.model.messages.values() if m.unlock_at is not None]
+        return [*held, *held, *self.given[-8:], (self.last_id + 1, 1)]
+
+    def _dequeue(self, max_messages: int, lock_ms: int | None, way: str) -> int | None:
+        """Returns retry_ms."""
         if way == "simple":
             query = sql.SQL(DEQUEUE).format(max_messages, lock_ms)
             rows = self.conn.execute(query, prepare=False).fetchall()
@@ -206,12 +220,14 @@ class QueueMachine(RuleBasedStateMachine):
         is_alone = way != "bound" and self.before is None
         expected = self.model.dequeue(max_messages, lock_ms, is_alone=is_alone)
         if not expected:
-            ((result, *values, retry_ms),) = rows
-            assert (result, values) == ("MESSAGE_NOT_AVAILABLE", [None] * 7)
+            (row,) = rows
+            assert row[:-1] == ("MESSAGE_NOT_AVAILABLE", *[None] * 7)
+            retry_ms: int | None = row[-1]
             self._check_retry_ms(retry_ms)
-            return multiple()
+            return retry_ms
         assert [self._delivery(row) for row in rows] == expected
-        return multiple(*((delivery.id, delivery.num_attempts) for delivery in expected))
+        self.given += [(delivery.id, delivery.num_attempts) for delivery in expected]
+        return None
 
     def _delivery(self, row: tuple[Any, ...]) -> Delivery:
         result, id_, channel, content, state, num_attempts, is_unlocked, unlock_at, retry_ms = row
@@ -263,19 +279,16 @@ class TransactionMachine(QueueMachine):
         self.before = None
 
     @rule(
-        target=QueueMachine.tokens,
-        max_messages=st.sampled_from([1, 1, 1, 2, 3, 50]),
+        max_messages=counts,
         lock_ms=st.none() | locks_ms,
     )
-    def dequeue_as_if_in_a_transaction(
-        self, max_messages: int, lock_ms: int | None
-    ) -> MultipleResults[tuple[int, int]]:
-        return self._dequeue(max_messages, lock_ms, "bound")
+    def dequeue_as_if_in_a_transaction(self, max_messages: int, lock_ms: int | None) -> None:
+        self._dequeue(max_messages, lock_ms, "bound")
 
     @rule(
         name=names,
-        max_concurrency=st.sampled_from([None, 0, 1, 1, 2, 3]),
-        interval_ms=st.sampled_from([None, None, 0, 10, 100, 250]),
+        max_concurrency=limits,
+        interval_ms=intervals_ms,
     )
     def policy_set(self, name: str, max_concurrency: int | None, interval_ms: int | None) -> None:
         # Whether a release whose timer is over is still known depends on what looked at the channel since.

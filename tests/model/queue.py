@@ -3,9 +3,9 @@
 It says what one client sees of it. Every operation takes the time from `clock`, in whole microseconds since
 the clock was stopped; what is given and returned in milliseconds ends in `_ms`.
 
-Two things are left open, because they depend on how much a dequeue does for others: whether a lock that is over
-was noticed, and whether a waiting message was released ahead of its turn. A dequeue that is a transaction of its own
-does all that is due; after any other these are not known (`is_exact`, `Message.is_noticed`).
+Two things are left open, because they depend on how much a dequeue does for others: whether a lock that is
+over was noticed, and whether a waiting message was released ahead of its turn. A dequeue that is its own
+transaction does all that is due; after any other these are not known (`is_exact`, `Message.is_noticed`).
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Model:
     clock: int = 0
     messages: dict[int, Message] = field(default_factory=dict[int, Message])
     policies: dict[str | None, Policy] = field(default_factory=dict[str | None, Policy])
-    # The releases of a channel that an interval may have to be counted from: each until its timer ends, in the
-    # order (end of the timer, release).
+    # The releases of a channel that an interval may have to be counted from, each until its timer ends: pairs
+    # of (end of the timer, release).
     releases: dict[str | None, set[tuple[int, int]]] = field(
         default_factory=dict[str | None, set[tuple[int, int]]]
     )
@@ -137,9 +137,7 @@ class Model:
         del self.messages[id_]
         return "MESSAGE_CANCELLED"
 
-    def policy_set(
-        self, channel: str, max_concurrency: int | None, release_interval_ms: int | None
-    ) -> None:
+    def policy_set(self, channel: str, max_concurrency: int | None, release_interval_ms: int | None) -> None:
         self.policies.pop(channel, None)
         if max_concurrency is not None or release_interval_ms:
             self.policies[channel] = Policy(max_concurrency, release_interval_ms)
@@ -173,7 +171,7 @@ class Model:
             self.clock = now
 
     def forgotten_releases(self, channel: str) -> list[int]:
-        """The releases whose timer is over: the promise leaves open whether a longer interval counts from them."""
+        """The releases whose timer is over: whether a longer interval counts from them is left open."""
         return [released_at for at, released_at in self.releases.get(channel, ()) if at <= self.clock]
 
     # How it works

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tests.conftest import Connect
 
 
+@pytest.mark.timeout(3600)  # a failure is reduced before it is shown
 @pytest.mark.parametrize("machine", [QueueMachine, TransactionMachine])
 def test_the_queue_does_what_the_model_does(connect: Connect, machine: type[QueueMachine]) -> None:
     conn = connect()
