@@ -55,5 +55,10 @@
 {% include "functions/channel_policy_set.sql" %}
 {% include "functions/channel_policy_clear.sql" %}
 
+-- Is all well?
+{% include "functions/_schema_missing.sql" %}
+{% include "functions/check.sql" %}
+{% include "functions/repair.sql" %}
+
 -- Who may do what
 {% include "grants.sql" %}

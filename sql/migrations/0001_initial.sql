@@ -187,3 +187,19 @@ COMMENT ON COLUMN {{ schema }}.message_state.created_at IS 'When it was created.
 COMMENT ON COLUMN {{ schema }}.message_state.dequeue_at IS 'When it is or was due.';
 COMMENT ON COLUMN {{ schema }}.message_state.locked_at IS 'When it was dequeued last; NULL if never.';
 COMMENT ON COLUMN {{ schema }}.message_state.unlock_at IS 'When the lock of its last dequeue ends or ended; NULL if it was not dequeued since its creation or deferral.';
+
+CREATE TYPE {{ schema }}.fault AS (
+  kind       text,
+  promise    integer,
+  channel    text,
+  message_id bigint,
+  found      text,
+  remedy     text
+);
+COMMENT ON TYPE {{ schema }}.fault IS 'A row of check or repair: something that is wrong. It may grow at the end: name the columns that you read.';
+COMMENT ON COLUMN {{ schema }}.fault.kind IS 'What it is, in one word: MESSAGE_FORGOTTEN, MESSAGE_INCONSISTENT, CHANNEL_OVERFULL, LANE_WRONG, POLICY_INCONSISTENT, TRANSACTION_OPEN, SCHEMA_INCOMPLETE.';
+COMMENT ON COLUMN {{ schema }}.fault.promise IS 'The number of the promise that it breaks, or will.';
+COMMENT ON COLUMN {{ schema }}.fault.channel IS 'The channel; NULL if it is of no channel.';
+COMMENT ON COLUMN {{ schema }}.fault.message_id IS 'The message, or the first of several; NULL if it is of no message.';
+COMMENT ON COLUMN {{ schema }}.fault.found IS 'What was found.';
+COMMENT ON COLUMN {{ schema }}.fault.remedy IS 'What to do about it; of repair: what was done.';

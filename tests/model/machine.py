@@ -189,6 +189,10 @@ class QueueMachine(RuleBasedStateMachine):
             elif message.is_noticed:
                 assert (status == "LOCKED") == (message.status == "LOCKED"), message
 
+    @invariant()
+    def nothing_is_wrong(self) -> None:
+        assert self.conn.execute("SELECT * FROM lonny.check()").fetchall() == []
+
     # Helpers
 
     def _created(self, ids: list[int], batch: list[tuple[str | None, bytes, int, int]]) -> None:
