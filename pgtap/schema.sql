@@ -1,6 +1,6 @@
 -- The interface: what programs name, exactly. A change here is a change of the contract.
 BEGIN;
-SELECT plan(15);
+SELECT plan(16);
 
 CREATE FUNCTION pg_temp.queue() RETURNS oid LANGUAGE sql STABLE
 AS $$ SELECT n.oid FROM pg_namespace n WHERE n.nspname = current_schema() $$;
@@ -20,6 +20,7 @@ SELECT results_eq(
     $$ VALUES
        ('channel_policy_clear(channel text) RETURNS void'),
        ('channel_policy_set(channel text, max_concurrency integer DEFAULT NULL::integer, release_interval_ms bigint DEFAULT NULL::bigint) RETURNS void'),
+       ('check(max_open_ms bigint DEFAULT 60000) RETURNS SETOF fault'),
        ('message_cancel(id bigint) RETURNS cancel_result'),
        ('message_create(channel text, content bytea, lock_ms bigint, delay_ms bigint DEFAULT 0) RETURNS bigint'),
        ('message_create_many(channels text[], contents bytea[], lock_ms bigint[], delay_ms bigint[] DEFAULT ''{0}''::bigint[]) RETURNS SETOF bigint'),
@@ -28,7 +29,8 @@ SELECT results_eq(
        ('message_delete_many(ids bigint[], num_attempts integer[]) RETURNS SETOF deleted'),
        ('message_dequeue(max_messages integer DEFAULT 1, lock_ms bigint DEFAULT NULL::bigint) RETURNS SETOF dequeued'),
        ('message_heartbeat(id bigint, num_attempts integer, lock_ms bigint DEFAULT NULL::bigint) RETURNS heartbeat_result'),
-       ('message_status(ids bigint[]) RETURNS SETOF message_state') $$,
+       ('message_status(ids bigint[]) RETURNS SETOF message_state'),
+       ('repair() RETURNS SETOF fault') $$,
     'the public functions, with names of arguments, defaults and results');
 
 SELECT results_eq(
@@ -39,7 +41,7 @@ SELECT results_eq(
          AND (t.typtype IN ('e', 'd', 'r') OR c.relkind = 'c')
          AND t.typname !~ '^_'
        ORDER BY t.typname COLLATE "C" $$,
-    $$ VALUES ('cancel_result'), ('defer_result'), ('delete_result'), ('deleted'), ('dequeue_result'), ('dequeued'), ('heartbeat_result'),
+    $$ VALUES ('cancel_result'), ('defer_result'), ('delete_result'), ('deleted'), ('dequeue_result'), ('dequeued'), ('fault'), ('heartbeat_result'),
               ('message_state'), ('message_status') $$,
     'the public types');
 
@@ -62,6 +64,11 @@ SELECT results_eq(
     $$ VALUES ('id bigint'), ('status message_status'), ('channel text'), ('num_attempts integer'), ('created_at timestamp with time zone'),
               ('dequeue_at timestamp with time zone'), ('locked_at timestamp with time zone'), ('unlock_at timestamp with time zone') $$,
     'message_state');
+
+SELECT results_eq(
+    $$ SELECT pg_temp.attributes('fault') $$,
+    $$ VALUES ('kind text'), ('promise integer'), ('channel text'), ('message_id bigint'), ('found text'), ('remedy text') $$,
+    'fault');
 
 -- The ledger, which tools and later releases read.
 SELECT results_eq(
