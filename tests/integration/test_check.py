@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import pytest
 from psycopg import sql
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 FAULTS = "SELECT kind, promise, channel, message_id FROM lonny.{}"
 
 
-def faults(conn: Connection, function: str = "check()") -> list[tuple[Any, ...]]:
+def faults(conn: Connection, function: LiteralString = "check()") -> list[tuple[Any, ...]]:
     return conn.execute(sql.SQL(FAULTS).format(sql.SQL(function))).fetchall()
 
 
 @pytest.fixture
 def queue(connect: Connect) -> Connection:
-    """One message of each kind; 1 and 2 are out in a channel that is limited to two, 7 is the first to be had."""
+    """Messages of each kind: of a channel limited to two with two out, of a slow one, of others."""
     conn = connect()
     stop_clock(conn)
     limit(conn, "limited", 2)
@@ -43,6 +43,10 @@ def queue(connect: Connect) -> Connection:
 
 
 MESSAGE = "UPDATE lonny.message SET {} WHERE id = {}"
+RELEASED = (
+    "status = 'READY', timer_at = NULL,"
+    " policy_id = (SELECT p.id FROM lonny._policy_in_force p WHERE p.channel = '{}')"
+)
 PLANTED = {
     "a wake is missing: a place is free": (
         "DELETE FROM lonny.message WHERE id = 1",
@@ -61,13 +65,11 @@ PLANTED = {
         ("MESSAGE_FORGOTTEN", 2, "slow", 6),
     ),
     "more are ready than the limit allows": (
-        "UPDATE lonny.message SET status = 'READY', policy_id = (SELECT p.id FROM lonny._policy_in_force p "
-        "WHERE p.channel = 'limited') WHERE id = 3",
+        MESSAGE.format(RELEASED.format("limited"), 3),
         ("CHANNEL_OVERFULL", 3, "limited", 3),
     ),
     "two are ready at one interval": (
-        "UPDATE lonny.message SET status = 'READY', timer_at = NULL, policy_id = (SELECT p.id FROM "
-        "lonny._policy_in_force p WHERE p.channel = 'slow') WHERE id IN (5, 6)",
+        MESSAGE.format(RELEASED.format("slow"), "5 OR id = 6"),
         ("CHANNEL_OVERFULL", 3, "slow", 5),
     ),
     "a waiting message is in another lane": (
