@@ -38,6 +38,14 @@ STATUS = """
 SELECT id, status, channel, num_attempts, created_at, dequeue_at, locked_at, unlock_at
   FROM lonny.message_status(ids => %s)
 """
+EXPLAIN = """
+SELECT e.id, e.reason, e.available_in_ms, e.num_ahead, e.num_lanes_ahead
+  FROM unnest(%s::bigint[]) AS u (id), LATERAL lonny.message_explain(u.id) e
+"""
+EXPLAIN_CHANNEL = """
+SELECT e.channel, e.num_available
+  FROM unnest(%s::text[]) AS u (channel), LATERAL lonny.channel_explain(u.channel) e
+"""
 RESET = "UPDATE public.clock SET at = %s"
 MOVE = "UPDATE public.clock SET at = at + %s * interval '1 microsecond'"
 
@@ -215,6 +223,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _dequeue(self, max_messages: int, lock_ms: int | None, way: str) -> int | None:
         """Returns retry_ms."""
+        ready = self._explained()
         if way == "simple":
             query = sql.SQL(DEQUEUE).format(max_messages, lock_ms)
             rows = self.conn.execute(query, prepare=False).fetchall()
@@ -223,6 +232,10 @@ class QueueMachine(RuleBasedStateMachine):
             rows = self.conn.execute(query, [max_messages, lock_ms], prepare=way == "prepared").fetchall()
         is_alone = way != "bound" and self.before is None
         expected = self.model.dequeue(max_messages, lock_ms, is_alone=is_alone)
+        taken = [delivery.id for delivery in expected]
+        assert len(taken) == min(max_messages, len(ready))
+        assert set(taken) <= set(ready)
+        assert taken[:1] == [id_ for id_, ahead in ready.items() if ahead == (0, 0)]
         if not expected:
             (row,) = rows
             assert row[:-1] == ("MESSAGE_NOT_AVAILABLE", *[None] * 7)
@@ -232,6 +245,36 @@ class QueueMachine(RuleBasedStateMachine):
         assert [self._delivery(row) for row in rows] == expected
         self.given += [(delivery.id, delivery.num_attempts) for delivery in expected]
         return None
+
+    def _explained(self) -> dict[int, tuple[int, int]]:
+        """The messages that can be had, as the queue says, and how many of their channel and lanes come before."""
+        ready: dict[int, tuple[int, int]] = {}
+        available = dict.fromkeys(NAMES, 0)
+        rows = self.conn.execute(EXPLAIN, [[*self.model.messages, self.last_id + 1]]).fetchall()
+        for id_, reason, in_ms, num_ahead, num_lanes_ahead in rows:
+            message = self.model.messages.get(id_)
+            policy = self.model.policies.get(message.channel) if message else None
+            if reason == "READY":
+                assert in_ms == 0
+                ready[id_] = (num_ahead, num_lanes_ahead)
+                if message and message.channel:
+                    available[message.channel] += 1
+            elif reason in ("LOCKED", "DELAYED"):
+                assert message
+                assert (reason == "LOCKED") == self.model.is_held(message)
+                at = message.unlock_at if reason == "LOCKED" else message.dequeue_at
+                assert at is not None
+                assert in_ms == -((self.model.clock - at) // 1000)
+            elif reason == "GONE":
+                assert message is None
+            else:
+                assert policy
+                assert (reason == "PAUSED") == (policy.max_concurrency == 0)
+                assert in_ms is None if reason in ("PAUSED", "BEHIND") else in_ms > 0
+                if reason == "BEHIND":
+                    assert num_ahead > 0
+        assert dict(self.conn.execute(EXPLAIN_CHANNEL, [NAMES]).fetchall()) == available
+        return ready
 
     def _delivery(self, row: tuple[Any, ...]) -> Delivery:
         result, id_, channel, content, state, num_attempts, is_unlocked, unlock_at, retry_ms = row
