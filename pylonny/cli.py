@@ -1,7 +1,7 @@
-"""The command: install, uninstall, status, render, bench.
+"""The command: install, uninstall, status, check, render, bench.
 
-A failure is one line on stderr that says what to do. Exit status: 0 done, 1 failed or refused, 2 wrong usage,
-130 interrupted.
+A failure is one line on stderr that says what to do. Exit status: 0 done, 1 failed or refused (or check found
+something), 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from select import select
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, LiteralString, NoReturn
 
 from pylonny import __version__
 from pylonny.errors import Error, InvalidNameError
@@ -42,13 +42,15 @@ examples:
   {PROG} install --dsn postgresql://localhost/app
   {PROG} install --schema jobs --event-channel jobs_events
   {PROG} status
+  {PROG} check
   {PROG} render --schema jobs > jobs.sql
   {PROG} uninstall --schema jobs --yes
   {PROG} bench
 
 {_DATABASE}
 
-Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 130 interrupted."""
+Exit status: 0 done, 1 failed (one line on stderr says why) or check found something, 2 wrong usage,
+130 interrupted."""
 
 _INSTALL = f"""\
 Install the queue into a schema, or bring the one that is there up to date. It is one transaction; doing it
@@ -84,6 +86,19 @@ _STATUS_EPILOG = f"""\
 examples:
   {PROG} status
   {PROG} status --schema jobs                   fails if there is none"""
+
+_CHECK = f"""\
+Look whether anything is wrong with a queue: messages that nothing will deliver, limits that are exceeded,
+what contradicts itself, transactions left open, indexes that are missing. It reads the queue a few times
+(about a second for a million messages), and nobody has to wait for it. Prints each fault with what to do
+about it, and exits with 1 if there is one (with --repair: one that is left).
+
+{_DATABASE}"""
+
+_CHECK_EPILOG = f"""\
+examples:
+  {PROG} check
+  {PROG} check --repair                         mends it, and says what it did"""
 
 _RENDER = """\
 Print the SQL of a first install, as one transaction: to read, to review, or to run with psql or a migration
@@ -233,6 +248,8 @@ def parser() -> _Parser:
     uninstall.add_argument("--yes", action="store_true", help="do not ask")
     status = command(_status, "show what is installed", _STATUS, _STATUS_EPILOG, database)
     status.add_argument("--schema", type=_name("schema"), help="only the queue in this schema")
+    check = command(_check, "look whether all is well", _CHECK, _CHECK_EPILOG, database, schema)
+    check.add_argument("--repair", action="store_true", help="mend what is found")
     command(_render, "print the SQL of an install", _RENDER, _RENDER_EPILOG, schema, events("no events"))
     _add_bench_options(
         command(_bench, "measure the queue's speed on a server", _BENCH, _bench_epilog(), database)
@@ -350,6 +367,30 @@ def _status(options: argparse.Namespace) -> int:
             return 0
     print(_table([("SCHEMA", "VERSION", "PYLONNY", "EVENT CHANNEL", "OWNER"), *map(_cells, found)]))
     return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from psycopg import sql
+
+    from pylonny import migrate
+
+    def call(function: LiteralString) -> list[tuple[str, ...]]:
+        query = sql.SQL("SELECT kind, channel, message_id::text, found, remedy FROM {}.{}()")
+        rows = conn.execute(query.format(sql.Identifier(options.schema), sql.SQL(function))).fetchall()
+        return [tuple(value or "" for value in row) for row in rows]
+
+    with _connected(options.dsn) as conn:
+        if options.schema not in {found.schema for found in migrate.status(conn)}:
+            raise migrate.not_installed(options.schema)
+        faults = call("repair" if options.repair else "check")
+        left = call("check") if faults and options.repair else faults
+    if faults:
+        print(
+            _table([("FAULT", "CHANNEL", "MESSAGE", "FOUND", "DONE" if options.repair else "TO DO"), *faults])
+        )
+    else:
+        print(f'Nothing is wrong with the queue in schema "{options.schema}".')
+    return 1 if left else 0
 
 
 def _render(options: argparse.Namespace) -> int:

@@ -43,5 +43,13 @@ REVOKE ALL ON FUNCTION
   {{ schema }}.message_status(bigint[]),
   {{ schema }}._policy_add(text, integer, bigint),
   {{ schema }}.channel_policy_set(text, integer, bigint),
-  {{ schema }}.channel_policy_clear(text)
+  {{ schema }}.channel_policy_clear(text),
+  {{ schema }}._num_due(bigint, text, timestamptz, timestamptz, bigint),
+  {{ schema }}._channel_outlook(bigint, text, timestamptz),
+  {{ schema }}._lanes_ahead(bigint, timestamptz),
+  {{ schema }}.message_explain(bigint),
+  {{ schema }}.channel_explain(text),
+  {{ schema }}._schema_missing(),
+  {{ schema }}.check(bigint),
+  {{ schema }}.repair()
 FROM PUBLIC;

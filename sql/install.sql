@@ -61,5 +61,17 @@
 {% include "functions/channel_policy_set.sql" %}
 {% include "functions/channel_policy_clear.sql" %}
 
+-- Why is it not delivered?
+{% include "functions/_num_due.sql" %}
+{% include "functions/_channel_outlook.sql" %}
+{% include "functions/_lanes_ahead.sql" %}
+{% include "functions/message_explain.sql" %}
+{% include "functions/channel_explain.sql" %}
+
+-- Is all well?
+{% include "functions/_schema_missing.sql" %}
+{% include "functions/check.sql" %}
+{% include "functions/repair.sql" %}
+
 -- Who may do what
 {% include "grants.sql" %}

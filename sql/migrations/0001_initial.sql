@@ -203,3 +203,59 @@ COMMENT ON COLUMN {{ schema }}.message_state.created_at IS 'When it was created.
 COMMENT ON COLUMN {{ schema }}.message_state.dequeue_at IS 'When it is or was due.';
 COMMENT ON COLUMN {{ schema }}.message_state.locked_at IS 'When it was dequeued last; NULL if never.';
 COMMENT ON COLUMN {{ schema }}.message_state.unlock_at IS 'When the lock of its last dequeue ends or ended; NULL if it was not dequeued since its creation or deferral.';
+
+CREATE TYPE {{ schema }}.fault AS (
+  kind       text,
+  promise    integer,
+  channel    text,
+  message_id bigint,
+  found      text,
+  remedy     text
+);
+COMMENT ON TYPE {{ schema }}.fault IS 'A row of check or repair: something that is wrong. It may grow at the end: name the columns that you read.';
+COMMENT ON COLUMN {{ schema }}.fault.kind IS 'What it is, in one word: MESSAGE_FORGOTTEN, MESSAGE_INCONSISTENT, CHANNEL_OVERFULL, LANE_WRONG, POLICY_INCONSISTENT, TRANSACTION_OPEN, SCHEMA_INCOMPLETE.';
+COMMENT ON COLUMN {{ schema }}.fault.promise IS 'The number of the promise that it breaks, or will.';
+COMMENT ON COLUMN {{ schema }}.fault.channel IS 'The channel; NULL if it is of no channel.';
+COMMENT ON COLUMN {{ schema }}.fault.message_id IS 'The message, or the first of several; NULL if it is of no message.';
+COMMENT ON COLUMN {{ schema }}.fault.found IS 'What was found.';
+COMMENT ON COLUMN {{ schema }}.fault.remedy IS 'What to do about it; of repair: what was done.';
+
+CREATE TYPE {{ schema }}.message_explanation AS (
+  id              bigint,
+  reason          text,
+  explanation     text,
+  available_in_ms bigint,
+  num_ahead       integer,
+  num_lanes_ahead integer
+);
+COMMENT ON TYPE {{ schema }}.message_explanation IS 'What message_explain answers. It may grow at the end: name the columns that you read.';
+COMMENT ON COLUMN {{ schema }}.message_explanation.id IS 'The message.';
+COMMENT ON COLUMN {{ schema }}.message_explanation.reason IS 'In one word: GONE, LOCKED, DELAYED, PAUSED, INTERVAL, AT_LIMIT, BEHIND or READY.';
+COMMENT ON COLUMN {{ schema }}.message_explanation.explanation IS 'In a sentence.';
+COMMENT ON COLUMN {{ schema }}.message_explanation.available_in_ms IS 'Milliseconds until that ends by itself: 0 if it is READY, NULL if nothing known will end it.';
+COMMENT ON COLUMN {{ schema }}.message_explanation.num_ahead IS 'How many messages of its channel are due and come before it, 1000 if it is more; NULL unless it is due.';
+COMMENT ON COLUMN {{ schema }}.message_explanation.num_lanes_ahead IS 'How many other channels have a message and their turn before its channel, 100 if it is more; NULL unless it is READY.';
+
+CREATE TYPE {{ schema }}.channel_explanation AS (
+  channel             text,
+  reason              text,
+  explanation         text,
+  available_in_ms     bigint,
+  num_available       integer,
+  num_lanes_ahead     integer,
+  num_locked          integer,
+  locked_at           timestamptz,
+  max_concurrency     integer,
+  release_interval_ms bigint
+);
+COMMENT ON TYPE {{ schema }}.channel_explanation IS 'What channel_explain answers. It may grow at the end: name the columns that you read.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.channel IS 'The channel.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.reason IS 'In one word: EMPTY, LOCKED, DELAYED, PAUSED, INTERVAL, AT_LIMIT or READY.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.explanation IS 'In a sentence.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.available_in_ms IS 'Milliseconds until a message of it can be had: 0 if it is READY, NULL if nothing known will bring one.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.num_available IS 'How many of its messages can be had now, 1000 if it is more.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.num_lanes_ahead IS 'How many other channels have a message and their turn before it, 100 if it is more; NULL unless it is READY.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.num_locked IS 'How many of its messages are locked, and their lock is not over; 1000 if it is more.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.locked_at IS 'When the one of these was locked that has been so for the longest time.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.max_concurrency IS 'The limit that is in force.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.release_interval_ms IS 'The interval that is in force, in milliseconds.';

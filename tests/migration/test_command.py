@@ -119,6 +119,29 @@ def test_an_uninstall_says_what_keeps_the_schema(run: Run, conn: Connection) -> 
     )
 
 
+def test_check_shows_what_is_wrong_and_mends_it(run: Run, conn: Connection) -> None:
+    missing = (
+        'there is no queue of pylonny in schema "My Q"; see what is installed with python -m pylonny status'
+    )
+    assert run("check", "--schema", "My Q") == (1, "", f"{PROG} check: {missing}")
+    install(conn, "My Q")
+    well = (0, 'Nothing is wrong with the queue in schema "My Q".', "")
+    assert run("check", "--schema", "My Q") == well
+    conn.execute("""SELECT "My Q".channel_policy_set('a\nb', 1), "My Q".message_create('a\nb', 'x', 1000)""")
+    conn.execute('DELETE FROM "My Q".wake')
+    header, fault = "FAULT              CHANNEL  MESSAGE  FOUND", "MESSAGE_FORGOTTEN  a b      1        1 due"
+    for _ in range(2):
+        code, out, err = run("check", "--schema", "My Q")
+        assert (code, err) == (1, "")
+        assert [line.startswith(text) for line, text in zip(out.splitlines(), (header, fault), strict=True)]
+        assert out.endswith("  repair() wakes the channel.")
+    code, out, err = run("check", "--schema", "My Q", "--repair")
+    assert (code, out.splitlines()[1].endswith("  The channel is woken."), err) == (0, True, "")
+    assert run("check", "--schema", "My Q") == well
+    conn.execute('DROP INDEX "My Q".wake_due_idx')
+    assert run("check", "--schema", "My Q", "--repair")[0] == 1
+
+
 def test_an_uninstall_is_refused_in_one_line(run: Run, conn: Connection) -> None:
     missing = (
         'there is no queue of pylonny in schema "lonny"; see what is installed with python -m pylonny status'
