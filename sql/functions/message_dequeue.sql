@@ -27,7 +27,7 @@ DECLARE
   v_is_due       boolean;
   v_is_alone     boolean := false;
   v_call_stack   text;
-  v_message      {{ schema }}.dequeued;
+  v_message      {{ schema }}._taken;
   v_taken        record;
   v_seen         tid[] := ARRAY[]::tid[];
   v_ready        tid[];
@@ -61,7 +61,9 @@ BEGIN
   FOR i IN 1 .. 100 LOOP
     IF v_is_alone OR NOT v_is_due THEN
       IF message_dequeue.max_messages > 1 THEN
-        RETURN QUERY SELECT t.* FROM {{ schema }}._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_is_alone) t;
+        -- Named, so that a call which an upgrade has caught here is none the wiser if there are more of them now.
+        RETURN QUERY SELECT t.result, t.id, t.channel, t.content, t.state, t.num_attempts, t.is_unlocked, t.unlock_at, t.retry_ms
+                       FROM {{ schema }}._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_is_alone) t;
         IF FOUND THEN
           RETURN;
         END IF;
@@ -97,8 +99,10 @@ BEGIN
     v_seen := v_seen || v_ready;
   END LOOP;
 
-  RETURN NEXT ROW('MESSAGE_NOT_AVAILABLE', NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-                  {{ schema }}._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now))::{{ schema }}.dequeued;
+  v_message := NULL;
+  v_message.result := 'MESSAGE_NOT_AVAILABLE';
+  v_message.retry_ms := {{ schema }}._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now);
+  RETURN NEXT v_message;
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.message_dequeue(integer, bigint) IS

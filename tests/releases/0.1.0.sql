@@ -285,6 +285,29 @@ COMMENT ON COLUMN "lonny".dequeued.is_unlocked IS 'True if this delivery follows
 COMMENT ON COLUMN "lonny".dequeued.unlock_at IS 'When the lock ends.';
 COMMENT ON COLUMN "lonny".dequeued.retry_ms IS 'With MESSAGE_NOT_AVAILABLE: milliseconds until something known can become available; NULL if nothing is known.';
 
+-- What message_dequeue works with inside. A call that is under way while an upgrade replaces the public type goes on with this one.
+CREATE TYPE "lonny"._taken AS (
+  result       "lonny".dequeue_result,
+  id           bigint,
+  channel      text,
+  content      bytea,
+  state        bytea,
+  num_attempts integer,
+  is_unlocked  boolean,
+  unlock_at    timestamptz,
+  retry_ms     bigint
+);
+COMMENT ON TYPE "lonny"._taken IS 'A row of message_dequeue inside of the functions: the same columns. It never grows: a release that needs more has another type.';
+COMMENT ON COLUMN "lonny"._taken.result IS 'See dequeued.';
+COMMENT ON COLUMN "lonny"._taken.id IS 'See dequeued.';
+COMMENT ON COLUMN "lonny"._taken.channel IS 'See dequeued.';
+COMMENT ON COLUMN "lonny"._taken.content IS 'See dequeued.';
+COMMENT ON COLUMN "lonny"._taken.state IS 'See dequeued.';
+COMMENT ON COLUMN "lonny"._taken.num_attempts IS 'See dequeued.';
+COMMENT ON COLUMN "lonny"._taken.is_unlocked IS 'See dequeued.';
+COMMENT ON COLUMN "lonny"._taken.unlock_at IS 'See dequeued.';
+COMMENT ON COLUMN "lonny"._taken.retry_ms IS 'See dequeued.';
+
 CREATE TYPE "lonny".deleted AS (
   id     bigint,
   result "lonny".delete_result
@@ -314,7 +337,7 @@ COMMENT ON COLUMN "lonny".message_state.locked_at IS 'When it was dequeued last;
 COMMENT ON COLUMN "lonny".message_state.unlock_at IS 'When the lock of its last dequeue ends or ended; NULL if it was not dequeued since its creation or deferral.';
 
 INSERT INTO "lonny".migration (version, name, checksum, package_version, is_breaking, applied_at)
-VALUES (1, 'initial', 'e6122e52c3acfec87852f9c548647ac0e584fa58192d2ec807385226ac5b1925', '0.1.0', false, clock_timestamp());
+VALUES (1, 'initial', '2536231af13526513e929f872c32ac6b77b735074f89cc7e7ce37dba36a85206', '0.1.0', false, clock_timestamp());
 DELETE FROM "lonny".object;
 
 
@@ -1250,14 +1273,14 @@ COMMENT ON FUNCTION "lonny"._turns_due(bigint, bigint, integer, bigint[]) IS
 'The channels for which something is due, in rotation after the lane p_after and up to p_last (the same: all the way round), each with its messages whose delay or lock is over, as far as p_window shows them and without p_taken_ids.';
 
 CREATE OR REPLACE FUNCTION "lonny"._take_one(p_served bigint, p_lane bigint, p_id bigint, p_lock_ms bigint)
-RETURNS "lonny".dequeued
+RETURNS "lonny"._taken
 LANGUAGE plpgsql VOLATILE
 AS $function$
 DECLARE
   v_now     timestamptz;
   v_held    record;
   v_policy  record;
-  v_message "lonny".dequeued;
+  v_message "lonny"._taken;
 BEGIN
   IF p_id IS NOT NULL THEN
     SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
@@ -1349,7 +1372,7 @@ DECLARE
   v_turn    record;
   v_first   record;
   v_offer   record;
-  v_taken   "lonny".dequeued;
+  v_taken   "lonny"._taken;
   v_id      bigint;
   v_missing integer := p_max_messages;
 BEGIN
@@ -1431,7 +1454,7 @@ COMMENT ON FUNCTION "lonny"._take_in_turn(bigint, integer, bigint, integer) IS
 p_lock_ms as of _take_one, p_window as of _turns_due. is_busy: something is in another transaction''s hands; release_at: the first end of a release interval that something waits for; limited_lanes: those that have nothing to be had now, because of a policy. The ids of what it took come in the order of turns, are_unlocked with them; not the rows, since an array takes no more than 1 GB.';
 
 CREATE OR REPLACE FUNCTION "lonny"._take_many(p_served bigint, p_max_messages integer, p_lock_ms bigint, p_is_alone boolean)
-RETURNS SETOF "lonny".dequeued
+RETURNS SETOF "lonny"._taken
 LANGUAGE plpgsql VOLATILE
 AS $function$
 -- What _take_one would do p_max_messages times, in few statements a round: the next lanes in rotation get equal shares, the first ones one
@@ -1605,7 +1628,7 @@ DECLARE
   v_is_due       boolean;
   v_is_alone     boolean := false;
   v_call_stack   text;
-  v_message      "lonny".dequeued;
+  v_message      "lonny"._taken;
   v_taken        record;
   v_seen         tid[] := ARRAY[]::tid[];
   v_ready        tid[];
@@ -1639,7 +1662,9 @@ BEGIN
   FOR i IN 1 .. 100 LOOP
     IF v_is_alone OR NOT v_is_due THEN
       IF message_dequeue.max_messages > 1 THEN
-        RETURN QUERY SELECT t.* FROM "lonny"._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_is_alone) t;
+        -- Named, so that a call which an upgrade has caught here is none the wiser if there are more of them now.
+        RETURN QUERY SELECT t.result, t.id, t.channel, t.content, t.state, t.num_attempts, t.is_unlocked, t.unlock_at, t.retry_ms
+                       FROM "lonny"._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_is_alone) t;
         IF FOUND THEN
           RETURN;
         END IF;
@@ -1675,8 +1700,10 @@ BEGIN
     v_seen := v_seen || v_ready;
   END LOOP;
 
-  RETURN NEXT ROW('MESSAGE_NOT_AVAILABLE', NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-                  "lonny"._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now))::"lonny".dequeued;
+  v_message := NULL;
+  v_message.result := 'MESSAGE_NOT_AVAILABLE';
+  v_message.retry_ms := "lonny"._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now);
+  RETURN NEXT v_message;
 END
 $function$;
 COMMENT ON FUNCTION "lonny".message_dequeue(integer, bigint) IS
@@ -2201,12 +2228,12 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_channel_offer.sql', '0156ca681f759a59f9d81cf8c93cf6de541cb27e15500162c922ba93cb8a678c', '0.1.0', clock_timestamp()),
   ('functions/_lanes_next.sql', 'caf7dc5902772c3c36f871dfb7797947f04dbd6f2a113406de75557dadd88014', '0.1.0', clock_timestamp()),
   ('functions/_turns_due.sql', '9eddc11510e2cbff77b873c709aa27fc4905b96d4912d543d0ebedcd8f87a16e', '0.1.0', clock_timestamp()),
-  ('functions/_take_one.sql', '9b37666b4f6f65e16ab1977eda7469a5d7a4c993e9b2044bf4f1d56681697f8f', '0.1.0', clock_timestamp()),
-  ('functions/_take_in_turn.sql', '83f8bd130cc99563598411594b7203db677f1757289806a4b94d681a7e4c8612', '0.1.0', clock_timestamp()),
-  ('functions/_take_many.sql', '8cb275a84e164a2b566fc81c3a53bffa9b5de663912c0187bd532bb0b0abb934', '0.1.0', clock_timestamp()),
+  ('functions/_take_one.sql', '2ac2019093805f9b0c040344505e0d85b934dfc73011ab42aae288d041b305ad', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_turn.sql', '40c8818029b7df1fac12c7f65901a09f903e1f4f95a2da14c57b67fa04958f39', '0.1.0', clock_timestamp()),
+  ('functions/_take_many.sql', 'a322ab5158b17be2e48473a0bf1d29dffc316676faccfe9a23774e41ae8405c4', '0.1.0', clock_timestamp()),
   ('functions/_retry_ms.sql', '6f6be5d0ece93337b8a08679f7256d92d367df0336ad75f3afa81488c7a10340', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
-  ('functions/message_dequeue.sql', 'c5f11b8b76759dddd14b09ec94e297c3340ae18aa407dff14b811390458d9d75', '0.1.0', clock_timestamp()),
+  ('functions/message_dequeue.sql', '82f600a520eb1a85c66342499d89e57d173f7c4149d02b9a63ea0833c11968f4', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '9138e096d82ec5dc6f4aefbc18b34a1c9ebc02d3394c3fb5e2417cca438dc1cb', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'a2f4a9de1d14e0124e56cf3c47ce7858dd6ee6f0b2e676a07769d751642b768f', '0.1.0', clock_timestamp()),
   ('functions/message_delete.sql', '1a548890b6e852739d7b13e7785979bc74d130cd10997af9146fbf58c6519366', '0.1.0', clock_timestamp()),
