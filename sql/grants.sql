@@ -20,11 +20,11 @@ REVOKE ALL ON FUNCTION
   {{ schema }}._channel_try_release(bigint, text, bigint[]),
   {{ schema }}._message_offer(bigint, text, bigint[], timestamptz),
   {{ schema }}._channel_offer(bigint, text, bigint[]),
-  {{ schema }}._lanes_next(bigint, integer, bigint),
+  {{ schema }}._lanes_next(bigint, integer, bigint[]),
   {{ schema }}._turns_due(bigint, bigint, integer, bigint[]),
   {{ schema }}._take_one(bigint, bigint, bigint, bigint),
   {{ schema }}._take_in_turn(bigint, integer, bigint, integer),
-  {{ schema }}._take_many(bigint, integer, bigint, boolean, bigint),
+  {{ schema }}._take_many(bigint, integer, bigint, boolean, bigint[]),
   {{ schema }}._generations_are_walked(timestamptz, interval),
   {{ schema }}._generations_walk(),
   {{ schema }}._message_hold(bigint, bigint),
@@ -51,5 +51,6 @@ REVOKE ALL ON FUNCTION
   {{ schema }}.channel_explain(text),
   {{ schema }}._schema_missing(),
   {{ schema }}.check(bigint),
-  {{ schema }}.repair()
+  {{ schema }}.repair(),
+  {{ schema }}._objects()
 FROM PUBLIC;

@@ -73,5 +73,8 @@
 {% include "functions/check.sql" %}
 {% include "functions/repair.sql" %}
 
+-- Telling what differs from what was installed
+{% include "functions/_objects.sql" %}
+
 -- Who may do what
 {% include "grants.sql" %}

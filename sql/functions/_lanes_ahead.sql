@@ -15,7 +15,7 @@ BEGIN
       FROM (SELECT f.lane, f.channel,
                    COALESCE((SELECT p.cleared OR p.id IS NOT DISTINCT FROM f.policy_id FROM {{ schema }}.channel_policy p
                               WHERE p.channel = f.channel AND f.lane <> 0 ORDER BY p.id DESC LIMIT 1), true) AS is_ready
-              FROM {{ schema }}._lanes_next(v_served, c_most + 1) AS n (lane), LATERAL (
+              FROM {{ schema }}._lanes_next(v_served, c_most + 1, NULL) AS n (lane), LATERAL (
                    SELECT m.lane, m.channel, m.policy_id FROM {{ schema }}.message m
                     WHERE m.status = 'READY' AND m.lane = n.lane ORDER BY m.dequeue_at, m.id LIMIT 1) f
             UNION ALL

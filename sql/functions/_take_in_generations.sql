@@ -1,5 +1,5 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._take_in_generations(p_max_messages integer, p_lock_ms bigint, p_is_alone boolean)
-RETURNS SETOF {{ schema }}.dequeued
+RETURNS SETOF {{ schema }}._taken
 LANGUAGE plpgsql VOLATILE
 AS $function$
 -- While a transaction holds an old snapshot, dead rows stay, and every search steps over those of all messages that ever were. So what
@@ -23,8 +23,7 @@ DECLARE
   v_found_us    bigint;
   v_num_read    bigint;
   v_num_taken   integer := 0;
-  v_count       integer;
-  v_message     {{ schema }}.dequeued;
+  v_message     {{ schema }}._taken;
 BEGIN
   IF p_is_alone AND NOT {{ schema }}._generations_are_walked(v_now, interval '0') THEN
     PERFORM {{ schema }}._generations_walk();
@@ -38,16 +37,16 @@ BEGIN
   FOR i IN 1 .. 10 LOOP
     v_generation := pg_sequence_last_value($regclass${{ schema }}.generation$regclass$);
     EXIT WHEN (v_generation > 0) IS NOT TRUE;
-    v_generations := ARRAY[v_generation / 2, (v_generation + 1) / 2];
+    v_generations := CASE WHEN v_generation % 2 = 0 THEN ARRAY[v_generation / 2] ELSE ARRAY[v_generation / 2, v_generation / 2 + 1] END;
     v_served := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
     v_mark_us := COALESCE(pg_sequence_last_value($regclass${{ schema }}.timer_mark$regclass$), 0);
     v_mark := timestamptz 'epoch' + v_mark_us * interval '1 us';
     v_num_read := - {{ schema }}._entries_read();
     SELECT (SELECT m.timer_at FROM {{ schema }}.message m WHERE m.timer_at > v_mark AND m.timer_at <= v_now ORDER BY m.timer_at LIMIT 1) AS message_at,
            (SELECT w.at FROM {{ schema }}.wake w WHERE w.at > v_mark AND w.at <= v_now ORDER BY w.at LIMIT 1) AS timer_at,
-           (SELECT w.generation FROM {{ schema }}.wake w WHERE w.at IS NULL AND w.generation >= v_generations[1] AND w.generation <= v_generations[2]
+           (SELECT w.generation FROM {{ schema }}.wake w WHERE w.at IS NULL AND w.generation >= v_generation / 2 AND w.generation <= (v_generation + 1) / 2
              ORDER BY w.generation, w.lane LIMIT 1) AS wake_generation,
-           (SELECT m.generation FROM {{ schema }}.message m WHERE m.status = 'READY' AND m.generation >= v_generations[1] AND m.generation <= v_generations[2]
+           (SELECT m.generation FROM {{ schema }}.message m WHERE m.status = 'READY' AND m.generation >= v_generation / 2 AND m.generation <= (v_generation + 1) / 2
              ORDER BY m.generation, m.lane LIMIT 1) AS message_generation
       INTO v_found;
     IF v_found.message_at IS NOT NULL OR v_found.timer_at IS NOT NULL OR v_found.wake_generation IS NOT NULL THEN
@@ -66,24 +65,20 @@ BEGIN
     IF v_generations[1] < LEAST(v_generations[2], v_found.wake_generation, v_found.message_generation) THEN
       -- Nothing is left in the older one.
       PERFORM setval($regclass${{ schema }}.generation$regclass$, v_generation + 1);
-      v_generations[1] := v_generations[2];
+      v_generations := v_generations[2:];
     END IF;
 
     IF p_max_messages > 1 THEN
-      RETURN QUERY SELECT t.* FROM {{ schema }}._take_many(v_served, p_max_messages, p_lock_ms, p_is_alone, v_generations[1]) t;
+      -- With two generations it holds more than it takes, for as long as the transaction lasts.
+      EXIT WHEN v_generations[1] < v_generations[2] AND NOT p_is_alone;
+      RETURN QUERY SELECT t.* FROM {{ schema }}._take_many(v_served, p_max_messages, p_lock_ms, p_is_alone, v_generations) t;
       GET DIAGNOSTICS v_num_taken = ROW_COUNT;
-      IF v_num_taken < p_max_messages AND v_generations[1] < v_generations[2] THEN
-        v_served := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
-        RETURN QUERY SELECT t.* FROM {{ schema }}._take_many(v_served, p_max_messages - v_num_taken, p_lock_ms, p_is_alone, v_generations[2]) t;
-        GET DIAGNOSTICS v_count = ROW_COUNT;
-        v_num_taken := v_num_taken + v_count;
-      END IF;
     ELSE
       IF v_generations[1] < v_generations[2] THEN
         -- Whose turn is it? The other one comes second, in case that what we see is in another's hands.
         SELECT array_agg(g.generation ORDER BY n.lane <= v_served, n.lane, g.generation) INTO v_generations
           FROM unnest(v_generations) AS g (generation)
-               LEFT JOIN LATERAL {{ schema }}._lanes_next(v_served, 1, g.generation) AS n (lane) ON true;
+               LEFT JOIN LATERAL {{ schema }}._lanes_next(v_served, 1, ARRAY[g.generation]) AS n (lane) ON true;
       END IF;
       v_id := COALESCE({{ schema }}._message_hold(v_served, v_generations[1]), {{ schema }}._message_hold(v_served, v_generations[2]));
       IF v_id IS NOT NULL THEN
