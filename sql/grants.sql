@@ -31,7 +31,7 @@ REVOKE ALL ON FUNCTION
   {{ schema }}._take_in_generations(integer, bigint, boolean),
   {{ schema }}._retry_ms(boolean, timestamptz, timestamptz),
   {{ schema }}._is_alone(text),
-  {{ schema }}._entries_read(),
+  {{ schema }}._entries_read(text),
   {{ schema }}.message_dequeue(integer, bigint),
   {{ schema }}._place_freed(bigint, text),
   {{ schema }}._places_freed(bigint[], text[]),

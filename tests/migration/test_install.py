@@ -523,7 +523,7 @@ def test_everything_that_is_created_is_known_to_uninstall(conn: Connection) -> N
     kinds = {"table": "TABLE", "view": "VIEW", "sequence": "SEQUENCE", "type": "TYPE", "function": "FUNCTION"}
     rows = conn.execute(
         """
-        SELECT o.type, coalesce(o.name, split_part(split_part(o.identity, '.', 2), '(', 1))
+        SELECT o.type, coalesce(o.name, trim('"' FROM split_part(split_part(o.identity, '.', 2), '(', 1)))
         FROM pg_depend d CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, 0) o
         WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = 'lonny'::regnamespace
         """

@@ -199,8 +199,8 @@ MUTANTS = [
         "take-many-first-lane-only",
         "rotation is fair: the lanes of a batch get equal shares",
         "_take_many",
-        "LIMIT v_wanted / t.num_lanes + CASE WHEN t.position <= v_wanted % t.num_lanes THEN 1 ELSE 0 END",
-        "LIMIT v_wanted",
+        "v_share := v_wanted / cardinality(v_lanes);",
+        "v_share := v_wanted;",
         "message_dequeue",
     ),
     Mutant(
@@ -621,5 +621,36 @@ MUTANTS = [
         "  DELETE FROM {{ schema }}.channel_policy p WHERE p.channel = channel_policy_clear.channel;\n"
         "  PERFORM {{ schema }}._policy_add(channel_policy_clear.channel, NULL, NULL);\n",
         "test_attacks.py",
+    ),
+    # check, repair, message_explain, channel_explain
+    Mutant(
+        "check-one-too-many-is-well",
+        "check: more are out than the policy allows",
+        "check",
+        "c.num_ready + c.num_locked > c.max_concurrency OR",
+        "c.num_ready + c.num_locked > c.max_concurrency + 1 OR",
+        "test_check.py",
+    ),
+    Mutant(
+        "repair-leaves-the-lane",
+        "repair: a message goes to the lane of its channel",
+        "repair",
+        "SET lane = CASE WHEN m.channel IS NULL THEN 0 ELSE {{ schema }}._lane(m.channel) END",
+        "SET lane = m.lane",
+        "test_check.py",
+    ),
+    Mutant(
+        "explain-full-is-not-full",
+        "message_explain: a channel is at its limit when as many are locked as may be",
+        "message_explain",
+        "v_outlook.num_locked >= v_outlook.max_concurrency",
+        "v_outlook.num_locked > v_outlook.max_concurrency",
+    ),
+    Mutant(
+        "explain-channel-is-never-paused",
+        "channel_explain: a paused channel is told",
+        "channel_explain",
+        "v_answer.reason := 'PAUSED';",
+        "v_answer.reason := 'AT_LIMIT';",
     ),
 ]

@@ -1723,19 +1723,15 @@ $function$;
 COMMENT ON FUNCTION "lonny"._retry_ms(boolean, timestamptz, timestamptz) IS
 'Milliseconds, rounded up, until the next delay, lock or timer ends that was not over at p_looked_at, or until p_release_at; 0 if that is over by now, at most 50 if p_is_busy, NULL if nothing is known.';
 
-CREATE OR REPLACE FUNCTION "lonny"._entries_read()
+CREATE OR REPLACE FUNCTION "lonny"._entries_read(p_index text)
 RETURNS bigint
 LANGUAGE sql VOLATILE
 AS $function$
-  -- No SET clause: with one it could not be inlined, and it is called twice a dequeue.
-  SELECT pg_catalog.pg_stat_get_xact_tuples_returned($regclass$"lonny".message_ready_idx$regclass$::pg_catalog.regclass)
-       + pg_catalog.pg_stat_get_xact_tuples_returned($regclass$"lonny".message_timer_idx$regclass$::pg_catalog.regclass)
-       + pg_catalog.pg_stat_get_xact_tuples_returned($regclass$"lonny".message_generation_idx$regclass$::pg_catalog.regclass)
-       + pg_catalog.pg_stat_get_xact_tuples_returned($regclass$"lonny".wake_due_idx$regclass$::pg_catalog.regclass)
-       + pg_catalog.pg_stat_get_xact_tuples_returned($regclass$"lonny".wake_generation_idx$regclass$::pg_catalog.regclass)
+  -- No SET clause: with one it could not be inlined, and it is called twice a dequeue. Without the index the queue is slow, but works.
+  SELECT COALESCE(pg_catalog.pg_stat_get_xact_tuples_returned(pg_catalog.to_regclass(p_index)), 0)
 $function$;
-COMMENT ON FUNCTION "lonny"._entries_read() IS
-'A counter of the index entries that this session''s searches for ready messages, ends and wakes have read, those of dead rows included. Only differences within a call mean anything. It stands still while track_counts is off.';
+COMMENT ON FUNCTION "lonny"._entries_read(text) IS
+'A counter of the entries of an index that this session''s searches have read, those of dead rows included. Only differences within a call mean anything. It stands still while track_counts is off.';
 
 CREATE OR REPLACE FUNCTION "lonny"._generations_are_walked(p_at timestamptz, p_late interval)
 RETURNS boolean
@@ -1782,7 +1778,8 @@ BEGIN
     PERFORM setval($regclass$"lonny".generation$regclass$, v_generation);
   END IF;
 
-  v_num_read := - "lonny"._entries_read();
+  v_num_read := - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
+                - "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$);
   SELECT count(*) AS num, array_agg(x.id) FILTER (WHERE (x.generation BETWEEN v_generation / 2 AND (v_generation + 1) / 2) IS NOT TRUE) AS stale INTO v_messages
     FROM (SELECT m.id, m.generation FROM "lonny".message m
            WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT c_few) x;
@@ -1791,7 +1788,8 @@ BEGIN
            WHERE w.at IS NULL ORDER BY w.lane LIMIT c_few) x;
   v_due_at := LEAST((SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1),
                     (SELECT w.at FROM "lonny".wake w WHERE w.at <= v_began_at ORDER BY w.at LIMIT 1), v_began_at);
-  v_num_read := v_num_read + "lonny"._entries_read() - v_messages.num - v_wakes.num;
+  v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
+                + "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$) - v_messages.num;
   PERFORM setval($regclass$"lonny".timer_mark$regclass$, "lonny"._microseconds(v_due_at - c_margin));
 
   IF v_num_read < c_few_dead THEN
@@ -1889,7 +1887,7 @@ BEGIN
     v_served := COALESCE(pg_sequence_last_value($regclass$"lonny".rotation$regclass$), 0);
     v_mark_us := COALESCE(pg_sequence_last_value($regclass$"lonny".timer_mark$regclass$), 0);
     v_mark := timestamptz 'epoch' + v_mark_us * interval '1 us';
-    v_num_read := - "lonny"._entries_read();
+    v_num_read := - "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
     SELECT (SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at > v_mark AND m.timer_at <= v_now ORDER BY m.timer_at LIMIT 1) AS message_at,
            (SELECT w.at FROM "lonny".wake w WHERE w.at > v_mark AND w.at <= v_now ORDER BY w.at LIMIT 1) AS timer_at,
            (SELECT w.generation FROM "lonny".wake w WHERE w.at IS NULL AND w.generation >= v_generation / 2 AND w.generation <= (v_generation + 1) / 2
@@ -1899,9 +1897,9 @@ BEGIN
       INTO v_found;
     IF v_found.message_at IS NOT NULL OR v_found.timer_at IS NOT NULL OR v_found.wake_generation IS NOT NULL THEN
       EXIT WHEN NOT p_is_alone;
-      v_num_read := v_num_read + "lonny"._entries_read();
+      v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
       PERFORM "lonny"._tend(GREATEST(32, LEAST(p_max_messages, 1000)), v_found.message_at IS NOT NULL, v_found.timer_at IS NOT NULL, v_mark, v_generations);
-      v_num_read := v_num_read - "lonny"._entries_read();
+      v_num_read := v_num_read - "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
     ELSE
       EXIT WHEN v_found.message_generation IS NULL AND v_generation = v_last_seen;
     END IF;
@@ -1938,7 +1936,7 @@ BEGIN
     END IF;
     IF v_num_taken > 0 THEN
       -- The number is as we found it unless another was faster.
-      IF v_generation % 2 = 0 AND v_num_read + "lonny"._entries_read() > c_many + 8::bigint * p_max_messages
+      IF v_generation % 2 = 0 AND v_num_read + "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$) > c_many + 8::bigint * p_max_messages
          AND pg_sequence_last_value($regclass$"lonny".generation$regclass$) = v_generation THEN
         PERFORM setval($regclass$"lonny".generation$regclass$, v_generation + 1);
       END IF;
@@ -2035,7 +2033,7 @@ BEGIN
     END IF;
   END IF;
 
-  v_num_read := - "lonny"._entries_read();
+  v_num_read := - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
   SELECT EXISTS (SELECT FROM "lonny".message m WHERE m.timer_at <= v_now),
          EXISTS (SELECT FROM "lonny".wake w WHERE w.at <= v_now),
          EXISTS (SELECT FROM "lonny".wake w WHERE w.at IS NULL)
@@ -2047,9 +2045,9 @@ BEGIN
   END IF;
   v_is_alone := COALESCE(v_is_alone, false);
   IF v_is_alone AND v_is_due THEN
-    v_num_read := v_num_read + "lonny"._entries_read();
+    v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
     PERFORM "lonny"._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 1000)), v_has_messages, v_has_timers, '-infinity', NULL);
-    v_num_read := v_num_read - "lonny"._entries_read();
+    v_num_read := v_num_read - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
   END IF;
 
   -- Bounded, since others go on making work while this call looks for it.
@@ -2068,7 +2066,7 @@ BEGIN
         END IF;
       END IF;
       IF v_is_found THEN
-        IF NOT v_is_bloated AND v_num_read + "lonny"._entries_read() > c_many + 8::bigint * message_dequeue.max_messages THEN
+        IF NOT v_is_bloated AND v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$) > c_many + 8::bigint * message_dequeue.max_messages THEN
           -- Too much to step over: the next call is to find out whether an old snapshot is why.
           PERFORM setval($regclass$"lonny".generation_walk$regclass$, 1);
         END IF;
@@ -2768,13 +2766,17 @@ BEGIN
     FROM (SELECT c.relnamespace FROM pg_class c WHERE c.oid = $regclass$"lonny".message$regclass$::regclass) q
     JOIN pg_namespace n ON n.oid = q.relnamespace, (VALUES
       ('message', 'message_ready_idx', '(lane, dequeue_at, id) WHERE status = ''READY''', false),
+      ('message', 'message_generation_idx', '(generation, lane, dequeue_at, id) WHERE status = ''READY'' AND generation IS NOT NULL', false),
       ('message', 'message_waiting_idx', '(lane, dequeue_at, id) WHERE status = ''WAITING'' AND lane <> 0', false),
       ('message', 'message_locked_idx', '(lane) WHERE status = ''LOCKED'' AND lane <> 0', false),
       ('message', 'message_timer_idx', '(timer_at, id) WHERE timer_at IS NOT NULL', false),
       ('wake', 'wake_due_idx', '(lane) WHERE at IS NULL', false),
+      ('wake', 'wake_generation_idx', '(generation, lane) WHERE at IS NULL AND generation IS NOT NULL', false),
       ('wake', 'wake_timer_idx', '(at, lane) WHERE at IS NOT NULL', false),
       ('wake', 'wake_lane_idx', '(lane) WHERE at IS NOT NULL OR released_at IS NOT NULL', false),
       ('migration', 'migration_version_pkey', 'PRIMARY KEY (version)', true),
+      ('template', 'template_path_pkey', 'PRIMARY KEY (path)', true),
+      ('object', 'object_kind_name_part_pkey', 'PRIMARY KEY (kind, name, part)', true),
       ('message', 'message_id_pkey', 'PRIMARY KEY (id)', true),
       ('message', 'message_channel_check', 'CHECK ((channel IS NULL) = (lane = 0))', true),
       ('channel_policy', 'channel_policy_channel_id_pkey', 'PRIMARY KEY (channel, id)', true)
@@ -3097,7 +3099,7 @@ REVOKE ALL ON FUNCTION
   "lonny"._take_in_generations(integer, bigint, boolean),
   "lonny"._retry_ms(boolean, timestamptz, timestamptz),
   "lonny"._is_alone(text),
-  "lonny"._entries_read(),
+  "lonny"._entries_read(text),
   "lonny".message_dequeue(integer, bigint),
   "lonny"._place_freed(bigint, text),
   "lonny"._places_freed(bigint[], text[]),
@@ -3149,13 +3151,13 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_take_in_turn.sql', '5591ac4e261e67c1d1fabc99382213dfdba6e804c1effd1d05f58e3ce835e855', '0.1.0', clock_timestamp()),
   ('functions/_take_many.sql', '62e1d5140f92a36b4434263edb8c3b21e51f4ef426a04ead2bfa646e73926cc3', '0.1.0', clock_timestamp()),
   ('functions/_retry_ms.sql', '6f6be5d0ece93337b8a08679f7256d92d367df0336ad75f3afa81488c7a10340', '0.1.0', clock_timestamp()),
-  ('functions/_entries_read.sql', 'ca2761c68149271c99a7ccd6b984b2ca48d083b743de5f2acfc7bc9816c4b2f7', '0.1.0', clock_timestamp()),
+  ('functions/_entries_read.sql', '32cb14bd2956e3f5ea2d2a57f8bbe5fbb5284986d8b1c0ace4835813c80e6257', '0.1.0', clock_timestamp()),
   ('functions/_generations_are_walked.sql', 'bc3fa01820d81793bae8cd77cb601d6d8a053098287ef839a5b689d36a9c8067', '0.1.0', clock_timestamp()),
-  ('functions/_generations_walk.sql', '43bb1ce46d315c19b87f58834ed6792aa8690eb03959094f8cf66b4af2f9862f', '0.1.0', clock_timestamp()),
+  ('functions/_generations_walk.sql', '59d46bbc36b196b967cdd8e1f87b0d48b3b12022c4f4ec0c52a1260d73398778', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', 'e7d042055874f92fa78bf56defb10f015c3d1f1ab4529904c9bac553d985d85a', '0.1.0', clock_timestamp()),
-  ('functions/_take_in_generations.sql', 'd2fae6263e4a9307a2503e7d08c9b52c9384356cbcbe73782aa6b8b615af29df', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_generations.sql', '1223f5bdd98dd4f5426c80e7cbe7e6565cce44fd108c78fb287553f01931b809', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
-  ('functions/message_dequeue.sql', '02b1b45e5dd902cd28b83b5481d4bad89abe1e465fc05c7519da3af37fbfa41f', '0.1.0', clock_timestamp()),
+  ('functions/message_dequeue.sql', '334ce2b583e5e43f7f13837512db2f7c11c1df92942810a943a0345c09cc6889', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '9138e096d82ec5dc6f4aefbc18b34a1c9ebc02d3394c3fb5e2417cca438dc1cb', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'a2f4a9de1d14e0124e56cf3c47ce7858dd6ee6f0b2e676a07769d751642b768f', '0.1.0', clock_timestamp()),
   ('functions/message_delete.sql', '1a548890b6e852739d7b13e7785979bc74d130cd10997af9146fbf58c6519366', '0.1.0', clock_timestamp()),
@@ -3172,11 +3174,11 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_lanes_ahead.sql', '1f8c5dcb945dd15abb4aa2d29fae59104468407588dd3caaa9d15f445838f83e', '0.1.0', clock_timestamp()),
   ('functions/message_explain.sql', 'f0b593b6b6590a0e37943521ec220409ee9b2ba4255716830806315fec62ea01', '0.1.0', clock_timestamp()),
   ('functions/channel_explain.sql', 'ec48ed8429b215e1e2d3e0e43f8b82e454b6abc17de88855bee58368b9fce56a', '0.1.0', clock_timestamp()),
-  ('functions/_schema_missing.sql', '1f0921d7761256de2cacd3dd0092ac16206d813a641f6cd9503656f0fe299f94', '0.1.0', clock_timestamp()),
+  ('functions/_schema_missing.sql', '185518a97359a33c16e5b7f9eea36112a063185549f3953235eadfd13bdad539', '0.1.0', clock_timestamp()),
   ('functions/check.sql', '0199a26e79fc83f4649f84ea85efe139d4a88f927dacce19a1c028482395f4ce', '0.1.0', clock_timestamp()),
   ('functions/repair.sql', '6055056d57ad62020ec60cf530292c9d81ed4e7d7e981adc29e95e432fba29f9', '0.1.0', clock_timestamp()),
   ('functions/_objects.sql', '2b98a3decee16dbafec75b2642f0822dadb8420d39b7415bb75a5916ddf40b72', '0.1.0', clock_timestamp()),
-  ('grants.sql', '7f4473de740d255f53f3c636e14e1523b628a3e128bc40ba214822914c91c478', '0.1.0', clock_timestamp());
+  ('grants.sql', 'aed94416c0d6b00d8475ae47accf3436a1a3c7fc90a72878f1ccef6417914bfd', '0.1.0', clock_timestamp());
 
 DELETE FROM "lonny".object WHERE kind = 'function';
 INSERT INTO "lonny".object (kind, name, part, checksum)
