@@ -178,6 +178,29 @@ class TestPromise2NothingIsLost:
                     serve(worker, 2)
                 assert scalar(worker, "SELECT count(*) FROM lonny.message") == 0
 
+    def test_the_cancel_of_a_ready_message_frees_its_place(self, connect: Connect) -> None:
+        worker = connect()
+        stop_clock(worker)
+        limit(worker, ["a", "b"], 1)
+        ids = {channel: create(worker, channel, 2) for channel in ("a", "b")}
+        (taken,) = dequeue(worker)
+        # It did what was due for both channels.
+        first, second = ids[{"a": "b", "b": "a"}[taken.channel]]
+        assert scalar(worker, "SELECT status FROM lonny.message_status(ARRAY[%s])", [first]) == "READY"
+        assert scalar(worker, "SELECT lonny.message_cancel(%s)", [first]) == "MESSAGE_CANCELLED"
+        assert [message.id for message in dequeue(worker)] == [second]
+
+    def test_the_cancel_of_a_message_whose_lock_is_over_frees_its_place(self, connect: Connect) -> None:
+        worker = connect()
+        stop_clock(worker)
+        limit(worker, "a", 1)
+        first, second = create(worker, "a", 2, lock_ms=100)
+        assert [message.id for message in dequeue(worker)] == [first]
+        assert dequeue(worker) == []
+        move_clock(worker, 100)
+        assert scalar(worker, "SELECT lonny.message_cancel(%s)", [first]) == "MESSAGE_CANCELLED"
+        assert [message.id for message in dequeue(worker)] == [second]
+
 
 FAR = "2030-01-01 00:30:00+00"  # what is created to be due after the test
 
