@@ -134,6 +134,14 @@ class TestPromise1NothingWaits:
                 assert served.count("a") == (5 if max_concurrency is None else 1 if interval else 3)
                 holder.rollback()
 
+    def test_a_policy_is_cleared_and_set_beside_open_ones_of_its_channel(self, connect: Connect) -> None:
+        admin = connect(options=IMPATIENT)
+        limit(admin, "a", 1)
+        for change in ("SELECT lonny.channel_policy_clear('a')", "SELECT lonny.channel_policy_set('a', 2)"):
+            connect(autocommit=False).execute(change)
+        admin.execute("SELECT lonny.channel_policy_clear('a')")
+        limit(admin, "a", 3)
+
     @pytest.mark.parametrize("end", ["commit", "rollback"])
     def test_a_dequeue_left_open_holds_up_only_its_own_limited_channel(
         self, connect: Connect, end: str

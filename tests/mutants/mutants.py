@@ -625,6 +625,6 @@ MUTANTS = [
         "  PERFORM {{ schema }}._policy_add(channel_policy_clear.channel, NULL, NULL);\n",
         "  DELETE FROM {{ schema }}.channel_policy p WHERE p.channel = channel_policy_clear.channel;\n"
         "  PERFORM {{ schema }}._policy_add(channel_policy_clear.channel, NULL, NULL);\n",
-        "test_attacks.py",
+        "test_promises.py::TestPromise1NothingWaits",
     ),
 ]
