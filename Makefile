@@ -10,16 +10,19 @@ BIN := .venv/bin
 APT := sh tests/support/apt-install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench layer prove mutants render clean pgtap plpgsql-check pgbouncer pg-prove
+.PHONY: help demo test proof lint bench layer prove mutants render snapshot clean pgtap plpgsql-check pgbouncer pg-prove
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.embedded ## Push real work through a queue, and check it (KEEP=1: leave the server up)
 	$(BIN)/python -m pylonny.demo $(if $(KEEP),--keep)
 
 test: .venv/.test .venv/postgresql-15 pgtap plpgsql-check pgbouncer ## Run all tests on a private server (ARGS="-k heartbeat": some of them)
 	$(BIN)/python -m pytest $(ARGS)
+
+proof: .venv/.test pgtap ## Try to break it at length: the queue beside its model, 2,000 examples of 50 steps each way
+	$(BIN)/python -m pytest tests/model --hypothesis-profile=proof $(ARGS)
 
 lint: .venv/.dev ## Check format, style and types
 	$(BIN)/ruff format --check .
@@ -41,6 +44,11 @@ mutants: .venv/.test .venv/postgresql-15 pgtap plpgsql-check pgbouncer ## Break 
 
 render: .venv/.embedded ## Print the SQL that install would run (SCHEMA=name, EVENT_CHANNEL=name)
 	@$(BIN)/python -m pylonny render --schema '$(SCHEMA)' $(if $(EVENT_CHANNEL),--event-channel '$(EVENT_CHANNEL)')
+
+snapshot: .venv/.embedded ## Write tests/releases/VERSION.sql, the SQL of this release, which then stays as it is
+	@version=$$($(BIN)/python -c 'import pylonny; print(pylonny.__version__)') && \
+	$(BIN)/python -m pylonny render > tests/releases/$$version.sql.new && \
+	mv tests/releases/$$version.sql.new tests/releases/$$version.sql && echo "tests/releases/$$version.sql"
 
 clean: ## Remove .venv, .bench and what the tools keep
 	rm -rf .venv .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 -- The interface: what programs name, exactly. A change here is a change of the contract.
 BEGIN;
-SELECT plan(15);
+SELECT plan(18);
 
 CREATE FUNCTION pg_temp.queue() RETURNS oid LANGUAGE sql STABLE
 AS $$ SELECT n.oid FROM pg_namespace n WHERE n.nspname = current_schema() $$;
@@ -18,8 +18,10 @@ SELECT results_eq(
        WHERE p.pronamespace = pg_temp.queue() AND p.proname !~ '^_'
        ORDER BY p.proname COLLATE "C" $$,
     $$ VALUES
+       ('channel_explain(channel text) RETURNS channel_explanation'),
        ('channel_policy_clear(channel text) RETURNS void'),
        ('channel_policy_set(channel text, max_concurrency integer DEFAULT NULL::integer, release_interval_ms bigint DEFAULT NULL::bigint) RETURNS void'),
+       ('check(max_open_ms bigint DEFAULT 60000) RETURNS SETOF fault'),
        ('message_cancel(id bigint) RETURNS cancel_result'),
        ('message_create(channel text, content bytea, lock_ms bigint, delay_ms bigint DEFAULT 0) RETURNS bigint'),
        ('message_create_many(channels text[], contents bytea[], lock_ms bigint[], delay_ms bigint[] DEFAULT ''{0}''::bigint[]) RETURNS SETOF bigint'),
@@ -27,8 +29,10 @@ SELECT results_eq(
        ('message_delete(id bigint, num_attempts integer) RETURNS delete_result'),
        ('message_delete_many(ids bigint[], num_attempts integer[]) RETURNS SETOF deleted'),
        ('message_dequeue(max_messages integer DEFAULT 1, lock_ms bigint DEFAULT NULL::bigint) RETURNS SETOF dequeued'),
+       ('message_explain(id bigint) RETURNS message_explanation'),
        ('message_heartbeat(id bigint, num_attempts integer, lock_ms bigint DEFAULT NULL::bigint) RETURNS heartbeat_result'),
-       ('message_status(ids bigint[]) RETURNS SETOF message_state') $$,
+       ('message_status(ids bigint[]) RETURNS SETOF message_state'),
+       ('repair() RETURNS SETOF fault') $$,
     'the public functions, with names of arguments, defaults and results');
 
 SELECT results_eq(
@@ -39,8 +43,8 @@ SELECT results_eq(
          AND (t.typtype IN ('e', 'd', 'r') OR c.relkind = 'c')
          AND t.typname !~ '^_'
        ORDER BY t.typname COLLATE "C" $$,
-    $$ VALUES ('cancel_result'), ('defer_result'), ('delete_result'), ('deleted'), ('dequeue_result'), ('dequeued'), ('heartbeat_result'),
-              ('message_state'), ('message_status') $$,
+    $$ VALUES ('cancel_result'), ('channel_explanation'), ('defer_result'), ('delete_result'), ('deleted'), ('dequeue_result'), ('dequeued'), ('fault'), ('heartbeat_result'),
+              ('message_explanation'), ('message_state'), ('message_status') $$,
     'the public types');
 
 SELECT enum_has_labels(current_schema(), 'dequeue_result', '{MESSAGE_DEQUEUED,MESSAGE_NOT_AVAILABLE}', 'dequeue_result');
@@ -62,6 +66,21 @@ SELECT results_eq(
     $$ VALUES ('id bigint'), ('status message_status'), ('channel text'), ('num_attempts integer'), ('created_at timestamp with time zone'),
               ('dequeue_at timestamp with time zone'), ('locked_at timestamp with time zone'), ('unlock_at timestamp with time zone') $$,
     'message_state');
+
+SELECT results_eq(
+    $$ SELECT pg_temp.attributes('fault') $$,
+    $$ VALUES ('kind text'), ('promise integer'), ('channel text'), ('message_id bigint'), ('found text'), ('remedy text') $$,
+    'fault');
+
+SELECT results_eq(
+    $$ SELECT pg_temp.attributes('message_explanation') $$,
+    $$ VALUES ('id bigint'), ('reason text'), ('explanation text'), ('available_in_ms bigint'), ('num_ahead integer'), ('num_lanes_ahead integer') $$,
+    'message_explanation');
+SELECT results_eq(
+    $$ SELECT pg_temp.attributes('channel_explanation') $$,
+    $$ VALUES ('channel text'), ('reason text'), ('explanation text'), ('available_in_ms bigint'), ('num_available integer'), ('num_lanes_ahead integer'),
+              ('num_locked integer'), ('locked_at timestamp with time zone'), ('max_concurrency integer'), ('release_interval_ms bigint') $$,
+    'channel_explanation');
 
 -- The ledger, which tools and later releases read.
 SELECT results_eq(

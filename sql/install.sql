@@ -6,6 +6,7 @@
 
 -- The one clock, the one hash, the one place that knows of the event channel
 {% include "functions/_clock.sql" %}
+{% include "functions/_microseconds.sql" %}
 {% include "functions/_lane.sql" %}
 {% include "functions/_channel_name.sql" %}
 {% include "functions/_event_channel.sql" %}
@@ -35,6 +36,11 @@
 {% include "functions/_take_in_turn.sql" %}
 {% include "functions/_take_many.sql" %}
 {% include "functions/_retry_ms.sql" %}
+{% include "functions/_entries_read.sql" %}
+{% include "functions/_generations_are_walked.sql" %}
+{% include "functions/_generations_walk.sql" %}
+{% include "functions/_message_hold.sql" %}
+{% include "functions/_take_in_generations.sql" %}
 {% include "functions/_is_alone.sql" %}
 {% include "functions/message_dequeue.sql" %}
 
@@ -54,6 +60,21 @@
 {% include "functions/_policy_add.sql" %}
 {% include "functions/channel_policy_set.sql" %}
 {% include "functions/channel_policy_clear.sql" %}
+
+-- Why is it not delivered?
+{% include "functions/_num_due.sql" %}
+{% include "functions/_channel_outlook.sql" %}
+{% include "functions/_lanes_ahead.sql" %}
+{% include "functions/message_explain.sql" %}
+{% include "functions/channel_explain.sql" %}
+
+-- Is all well?
+{% include "functions/_schema_missing.sql" %}
+{% include "functions/check.sql" %}
+{% include "functions/repair.sql" %}
+
+-- Telling what differs from what was installed
+{% include "functions/_objects.sql" %}
 
 -- Who may do what
 {% include "grants.sql" %}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
     from tests.support.sessions import Connection
 
 _numbers = itertools.count(1)
+
+# An example is as slow as the server is. `make proof` chooses the second one with --hypothesis-profile.
+settings.register_profile(
+    "test",
+    max_examples=200,
+    stateful_step_count=30,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+settings.register_profile("proof", settings.get_profile("test"), max_examples=2000, stateful_step_count=50)
+settings.load_profile("test")
 
 
 def pytest_configure() -> None:

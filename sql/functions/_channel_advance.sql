@@ -145,7 +145,7 @@ BEGIN
   IF v_room > 0 THEN
     WITH released AS (
       UPDATE {{ schema }}.message m
-         SET status = 'READY', policy_id = v_policy.id, timer_at = NULL
+         SET status = 'READY', policy_id = v_policy.id, timer_at = NULL, generation = DEFAULT
        WHERE m.id = ANY (ARRAY (
                SELECT x.id FROM {{ schema }}.message x
                 WHERE x.status = 'WAITING' AND x.lane <> 0 AND x.lane = p_lane AND x.channel = p_channel AND x.dequeue_at <= v_now

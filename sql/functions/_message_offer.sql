@@ -33,7 +33,7 @@ BEGIN
       RETURN;
     END IF;
     UPDATE {{ schema }}.message m
-       SET status = 'READY', policy_id = NULL, timer_at = NULL
+       SET status = 'READY', policy_id = NULL, timer_at = NULL, generation = DEFAULT
      WHERE m.id = ANY (ARRAY (
              SELECT x.id FROM {{ schema }}.message x
               WHERE x.id = v_due.id AND (x.timer_at <= p_now OR x.status = 'WAITING' AND x.timer_at IS NULL)
@@ -47,7 +47,7 @@ BEGIN
   -- All of the first hundred that wait are in others' hands, perhaps those of one batch.
   IF is_busy AND p_lane <> 0 THEN
     UPDATE {{ schema }}.message m
-       SET status = 'READY', policy_id = NULL, timer_at = NULL
+       SET status = 'READY', policy_id = NULL, timer_at = NULL, generation = DEFAULT
      WHERE m.id = ANY (ARRAY (
              SELECT x.id FROM {{ schema }}.message x
               WHERE x.status = 'WAITING' AND x.lane <> 0 AND x.lane = p_lane AND x.channel = p_channel AND x.dequeue_at <= p_now

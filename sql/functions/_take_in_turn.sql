@@ -18,7 +18,7 @@ DECLARE
   v_turn    record;
   v_first   record;
   v_offer   record;
-  v_taken   {{ schema }}.dequeued;
+  v_taken   {{ schema }}._taken;
   v_id      bigint;
   v_missing integer := p_max_messages;
 BEGIN
@@ -26,7 +26,7 @@ BEGIN
   is_busy := false;
   limited_lanes := '{}';
   LOOP
-    v_lanes := ARRAY (SELECT n.lane FROM {{ schema }}._lanes_next(v_from, v_num) AS n (lane)
+    v_lanes := ARRAY (SELECT n.lane FROM {{ schema }}._lanes_next(v_from, v_num, NULL) AS n (lane)
                        WHERE v_from = p_served OR (n.lane <= p_served, n.lane) > (v_from <= p_served, v_from));
     v_last := CASE WHEN cardinality(v_lanes) = v_num THEN v_lanes[v_num] ELSE p_served END;
     -- The fourth column puts the lanes that come after the turn of the numbers behind the others.

@@ -1,5 +1,5 @@
-CREATE OR REPLACE FUNCTION {{ schema }}._take_many(p_served bigint, p_max_messages integer, p_lock_ms bigint, p_is_alone boolean)
-RETURNS SETOF {{ schema }}.dequeued
+CREATE OR REPLACE FUNCTION {{ schema }}._take_many(p_served bigint, p_max_messages integer, p_lock_ms bigint, p_is_alone boolean, p_generations bigint[])
+RETURNS SETOF {{ schema }}._taken
 LANGUAGE plpgsql VOLATILE
 AS $function$
 -- What _take_one would do p_max_messages times, in few statements a round: the next lanes in rotation get equal shares, the first ones one
@@ -11,6 +11,9 @@ DECLARE
   v_wanted       integer := p_max_messages;
   v_served       bigint := p_served;
   v_now          timestamptz;
+  v_lanes        bigint[];
+  v_share        integer;
+  v_num_more     integer;
   v_held         record;
   v_foreign_ids  bigint[];
   v_timed_ids    bigint[];
@@ -25,23 +28,48 @@ BEGIN
                         WHERE m.status = 'READY' AND m.lane = n.lane ORDER BY m.dequeue_at, m.id LIMIT 1) f, LATERAL (
                       SELECT x.id, x.cleared FROM {{ schema }}.channel_policy x WHERE x.channel = f.channel ORDER BY x.id DESC LIMIT 1) p
                 WHERE NOT p.cleared AND p.id IS DISTINCT FROM f.policy_id) END AS foreign_channel
-        FROM {{ schema }}._lanes_next(v_served, v_wanted) WITH ORDINALITY AS n (lane, position)
+        FROM {{ schema }}._lanes_next(v_served, v_wanted, p_generations) WITH ORDINALITY AS n (lane, position)
     ), woken AS (
       INSERT INTO {{ schema }}.wake (lane, channel) SELECT l.lane, l.foreign_channel FROM lane l WHERE l.foreign_channel IS NOT NULL
     )
-    SELECT array_agg(h.id) AS ids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(t.lane) AS lanes,
-           array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(t.lane <> 0) AS are_named
-      INTO v_held
-      FROM (SELECT l.lane, row_number() OVER (ORDER BY l.position) AS position, count(*) OVER () AS num_lanes
-              FROM lane l WHERE l.foreign_channel IS NULL) t, LATERAL (
-           SELECT m.id, m.channel, m.policy_id, m.unlock_at
-             FROM {{ schema }}.message m
-            WHERE m.status = 'READY' AND m.lane = t.lane
-              AND (p_is_alone OR m.lane = 0
-                   OR COALESCE((SELECT p.cleared OR p.id IS NOT DISTINCT FROM m.policy_id
-                                  FROM {{ schema }}.channel_policy p WHERE p.channel = m.channel ORDER BY p.id DESC LIMIT 1), true))
-            ORDER BY m.dequeue_at, m.id LIMIT v_wanted / t.num_lanes + CASE WHEN t.position <= v_wanted % t.num_lanes THEN 1 ELSE 0 END
-              FOR NO KEY UPDATE SKIP LOCKED) h;
+    SELECT array_agg(l.lane ORDER BY l.position) INTO v_lanes FROM lane l WHERE l.foreign_channel IS NULL;
+    EXIT WHEN v_lanes IS NULL;
+
+    v_share := v_wanted / cardinality(v_lanes);
+    v_num_more := v_wanted % cardinality(v_lanes);
+    IF p_generations IS NULL THEN
+      SELECT array_agg(h.id) AS ids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(t.lane) AS lanes,
+             array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(t.lane <> 0) AS are_named
+        INTO v_held
+        FROM unnest(v_lanes) WITH ORDINALITY AS t (lane, position), LATERAL (
+             SELECT m.id, m.channel, m.policy_id, m.unlock_at
+               FROM {{ schema }}.message m
+              WHERE m.status = 'READY' AND m.lane = t.lane
+                AND (p_is_alone OR m.lane = 0
+                     OR COALESCE((SELECT p.cleared OR p.id IS NOT DISTINCT FROM m.policy_id
+                                    FROM {{ schema }}.channel_policy p WHERE p.channel = m.channel ORDER BY p.id DESC LIMIT 1), true))
+              ORDER BY m.dequeue_at, m.id LIMIT v_share + CASE WHEN t.position <= v_num_more THEN 1 ELSE 0 END
+                FOR NO KEY UPDATE SKIP LOCKED) h;
+    ELSE
+      -- The same through message_generation_idx: see _message_hold. Of two generations each gives a whole share, so that the first ones of both
+      -- together are among them.
+      SELECT array_agg(h.id) AS ids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(h.lane) AS lanes,
+             array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(h.lane <> 0) AS are_named
+        INTO v_held
+        FROM (SELECT x.*, t.lane, t.share, row_number() OVER (PARTITION BY t.lane ORDER BY x.dequeue_at, x.id) AS position
+                FROM (SELECT u.lane, v_share + CASE WHEN u.position <= v_num_more THEN 1 ELSE 0 END AS share
+                        FROM unnest(v_lanes) WITH ORDINALITY AS u (lane, position)) t, unnest(p_generations) AS g (generation), LATERAL (
+                     SELECT m.id, m.channel, m.policy_id, m.unlock_at, m.dequeue_at
+                       FROM {{ schema }}.message m
+                      WHERE m.status = 'READY' AND (m.generation, m.lane) >= (g.generation, t.lane)
+                        AND (m.generation, m.lane) <= (g.generation, t.lane) AND m.generation <= g.generation
+                        AND (p_is_alone OR m.lane = 0
+                             OR COALESCE((SELECT p.cleared OR p.id IS NOT DISTINCT FROM m.policy_id
+                                            FROM {{ schema }}.channel_policy p WHERE p.channel = m.channel ORDER BY p.id DESC LIMIT 1), true))
+                      ORDER BY m.generation, m.lane, m.dequeue_at, m.id LIMIT t.share
+                        FOR NO KEY UPDATE SKIP LOCKED) x) h
+       WHERE h.position <= h.share;
+    END IF;
     EXIT WHEN v_held.ids IS NULL;
 
     -- Policies and clock are read when the rows are ours already, as in _take_one.
@@ -100,5 +128,5 @@ BEGIN
   END LOOP;
 END
 $function$;
-COMMENT ON FUNCTION {{ schema }}._take_many(bigint, integer, bigint, boolean) IS
-'Locks up to p_max_messages ready messages in the order of turns and returns them; no row if none is to be had. p_is_alone as of _is_alone, the others as of _take_one.';
+COMMENT ON FUNCTION {{ schema }}._take_many(bigint, integer, bigint, boolean, bigint[]) IS
+'Locks up to p_max_messages ready messages in the order of turns and returns them; no row if none is to be had. p_is_alone as of _is_alone, p_generations as of _lanes_next, the others as of _take_one.';

@@ -1,4 +1,4 @@
-CREATE OR REPLACE FUNCTION {{ schema }}._tend(p_budget integer, p_messages boolean, p_timers boolean)
+CREATE OR REPLACE FUNCTION {{ schema }}._tend(p_budget integer, p_messages boolean, p_timers boolean, p_mark timestamptz, p_generations bigint[])
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $function$
@@ -8,6 +8,7 @@ DECLARE
   v_now      timestamptz := {{ schema }}._clock();
   v_served   bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.wake_rotation$regclass$), 0);
   v_lane     bigint := v_served;
+  v_next     bigint;
   v_is_round boolean := false;
 BEGIN
   IF p_messages THEN
@@ -15,10 +16,10 @@ BEGIN
       UPDATE {{ schema }}.message m
          SET status = CASE WHEN m.lane <> 0 AND COALESCE((SELECT true FROM {{ schema }}._policy_in_force p WHERE p.channel = m.channel LIMIT 1), false)
                            THEN 'WAITING'::{{ schema }}.message_status ELSE 'READY' END,
-             policy_id = NULL, timer_at = NULL
+             policy_id = NULL, timer_at = NULL, generation = DEFAULT
        WHERE m.id = ANY (ARRAY (
                SELECT x.id FROM {{ schema }}.message x
-                WHERE x.timer_at <= v_now
+                WHERE x.timer_at > p_mark AND x.timer_at <= v_now
                 -- As in _message_offer: not to be taken without a policy while another acts on one.
                 AND (x.lane = 0
                      OR COALESCE((SELECT true FROM {{ schema }}._policy_in_force p WHERE p.channel = x.channel LIMIT 1), false)
@@ -32,28 +33,40 @@ BEGIN
   END IF;
   IF p_timers THEN
     UPDATE {{ schema }}.wake w
-       SET at = NULL
+       SET at = NULL, generation = DEFAULT
      WHERE w.ctid = ANY (ARRAY (
              SELECT x.ctid FROM {{ schema }}.wake x
-              WHERE x.at <= v_now
+              WHERE x.at > p_mark AND x.at <= v_now
               ORDER BY x.at LIMIT p_budget * 4
                 FOR UPDATE SKIP LOCKED));
   END IF;
 
   -- One lane after the other, each looked for anew: others do the same at this moment, and what they have done need not be done again.
   FOR i IN 1 .. p_budget LOOP
-    SELECT w.lane INTO v_lane FROM {{ schema }}.wake w WHERE w.at IS NULL AND w.lane > v_lane ORDER BY w.lane LIMIT 1;
-    IF NOT FOUND THEN
+    IF p_generations IS NULL THEN
+      SELECT w.lane INTO v_next FROM {{ schema }}.wake w WHERE w.at IS NULL AND w.lane > v_lane ORDER BY w.lane LIMIT 1;
+    ELSE
+      SELECT w.lane INTO v_next
+        FROM unnest(p_generations) AS g (generation), LATERAL (
+             SELECT x.lane FROM {{ schema }}.wake x
+              WHERE x.at IS NULL AND (x.generation, x.lane) > (g.generation, v_lane) AND x.generation <= g.generation
+              ORDER BY x.generation, x.lane LIMIT 1) w
+       ORDER BY w.lane LIMIT 1;
+    END IF;
+    IF v_next IS NULL THEN
       EXIT WHEN v_is_round;
       v_is_round := true;
-      SELECT w.lane INTO v_lane FROM {{ schema }}.wake w WHERE w.at IS NULL ORDER BY w.lane LIMIT 1;
+      -- Before all lanes.
+      v_lane := -9223372036854775808;
+      CONTINUE;
     END IF;
-    EXIT WHEN v_lane IS NULL OR v_is_round AND v_lane > v_served;
+    EXIT WHEN v_is_round AND v_next > v_served;
+    v_lane := v_next;
     PERFORM setval($regclass${{ schema }}.wake_rotation$regclass$, v_lane);
     PERFORM {{ schema }}._lane_tend(v_lane);
   END LOOP;
 END
 $function$;
-COMMENT ON FUNCTION {{ schema }}._tend(integer, boolean, boolean) IS
+COMMENT ON FUNCTION {{ schema }}._tend(integer, boolean, boolean, timestamptz, bigint[]) IS
 'Notices delays, locks and timers that are over, at most four times p_budget of each (a message becomes ready, or waits with a wake if its channel has a policy; a timer becomes a due wake), then advances the channels of the next p_budget lanes that have due wakes.
-p_messages: there are messages whose delay or lock is over; p_timers: there are timers that are.';
+p_messages: there are messages whose delay or lock is over; p_timers: there are timers that are. p_mark: what was over before is not looked at; p_generations: nor wakes of others, unless NULL.';

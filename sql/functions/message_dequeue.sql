@@ -19,15 +19,19 @@ AS $function$
 --
 -- A call that is a transaction of its own first does a share of the work that is due for all.
 DECLARE
+  c_many         CONSTANT integer := 500;
   v_now          timestamptz := {{ schema }}._clock();
   v_served       bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
   v_has_messages boolean;
   v_has_timers   boolean;
   v_has_wakes    boolean;
   v_is_due       boolean;
-  v_is_alone     boolean := false;
+  v_is_alone     boolean;
+  v_is_bloated   boolean := COALESCE(pg_sequence_last_value($regclass${{ schema }}.generation_walk$regclass$), 0) > 0;
+  v_num_read     bigint;
   v_call_stack   text;
-  v_message      {{ schema }}.dequeued;
+  v_message      {{ schema }}._taken;
+  v_is_found     boolean;
   v_taken        record;
   v_seen         tid[] := ARRAY[]::tid[];
   v_ready        tid[];
@@ -44,33 +48,56 @@ BEGIN
     PERFORM {{ schema }}._raise_invalid('lock_ms', message_dequeue.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years), or NULL for the message''s own.');
   END IF;
 
+  IF v_is_bloated THEN
+    IF pg_current_xact_id_if_assigned() IS NULL THEN
+      GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
+      v_is_alone := {{ schema }}._is_alone(v_call_stack);
+    END IF;
+    RETURN QUERY SELECT t.result, t.id, t.channel, t.content, t.state, t.num_attempts, t.is_unlocked, t.unlock_at, t.retry_ms
+                   FROM {{ schema }}._take_in_generations(message_dequeue.max_messages, message_dequeue.lock_ms, COALESCE(v_is_alone, false)) t;
+    IF FOUND THEN
+      RETURN;
+    END IF;
+  END IF;
+
+  v_num_read := - {{ schema }}._entries_read();
   SELECT EXISTS (SELECT FROM {{ schema }}.message m WHERE m.timer_at <= v_now),
          EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at <= v_now),
          EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
     INTO v_has_messages, v_has_timers, v_has_wakes;
   v_is_due := v_has_messages OR v_has_timers OR v_has_wakes;
-  IF (v_is_due OR message_dequeue.max_messages > 1) AND pg_current_xact_id_if_assigned() IS NULL THEN
+  IF v_is_alone IS NULL AND (v_is_due OR message_dequeue.max_messages > 1) AND pg_current_xact_id_if_assigned() IS NULL THEN
     GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
     v_is_alone := {{ schema }}._is_alone(v_call_stack);
-    IF v_is_alone AND v_is_due THEN
-      PERFORM {{ schema }}._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 1000)), v_has_messages, v_has_timers);
-    END IF;
+  END IF;
+  v_is_alone := COALESCE(v_is_alone, false);
+  IF v_is_alone AND v_is_due THEN
+    v_num_read := v_num_read + {{ schema }}._entries_read();
+    PERFORM {{ schema }}._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 1000)), v_has_messages, v_has_timers, '-infinity', NULL);
+    v_num_read := v_num_read - {{ schema }}._entries_read();
   END IF;
 
   -- Bounded, since others go on making work while this call looks for it.
   FOR i IN 1 .. 100 LOOP
     IF v_is_alone OR NOT v_is_due THEN
       IF message_dequeue.max_messages > 1 THEN
-        RETURN QUERY SELECT t.* FROM {{ schema }}._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_is_alone) t;
-        IF FOUND THEN
-          RETURN;
-        END IF;
+        -- Named, so that a call which an upgrade has caught here is none the wiser if there are more of them now.
+        RETURN QUERY SELECT t.result, t.id, t.channel, t.content, t.state, t.num_attempts, t.is_unlocked, t.unlock_at, t.retry_ms
+                       FROM {{ schema }}._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_is_alone, NULL) t;
+        v_is_found := FOUND;
       ELSE
         v_message := {{ schema }}._take_one(v_served, NULL, NULL, message_dequeue.lock_ms);
-        IF v_message.id IS NOT NULL THEN
+        v_is_found := v_message.id IS NOT NULL;
+        IF v_is_found THEN
           RETURN NEXT v_message;
-          RETURN;
         END IF;
+      END IF;
+      IF v_is_found THEN
+        IF NOT v_is_bloated AND v_num_read + {{ schema }}._entries_read() > c_many + 8::bigint * message_dequeue.max_messages THEN
+          -- Too much to step over: the next call is to find out whether an old snapshot is why.
+          PERFORM setval($regclass${{ schema }}.generation_walk$regclass$, 1);
+        END IF;
+        RETURN;
       END IF;
     END IF;
 
@@ -90,15 +117,17 @@ BEGIN
 
     -- A message that moved under the search may have been missed. Whatever is ready now and was not when we looked before is worth
     -- another look; what was ready then was in another's hands.
-    v_ready := ARRAY (SELECT m.ctid FROM {{ schema }}._lanes_next(v_served, 10000) AS n (lane), LATERAL (
+    v_ready := ARRAY (SELECT m.ctid FROM {{ schema }}._lanes_next(v_served, 10000, NULL) AS n (lane), LATERAL (
                         SELECT x.ctid FROM {{ schema }}.message x WHERE x.status = 'READY' AND x.lane = n.lane LIMIT 1000) m
                        WHERE n.lane <> ALL (v_taken.limited_lanes) LIMIT 10000);
     EXIT WHEN v_ready <@ v_seen;
     v_seen := v_seen || v_ready;
   END LOOP;
 
-  RETURN NEXT ROW('MESSAGE_NOT_AVAILABLE', NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-                  {{ schema }}._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now))::{{ schema }}.dequeued;
+  v_message := NULL;
+  v_message.result := 'MESSAGE_NOT_AVAILABLE';
+  v_message.retry_ms := {{ schema }}._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now);
+  RETURN NEXT v_message;
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.message_dequeue(integer, bigint) IS

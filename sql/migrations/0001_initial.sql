@@ -7,6 +7,7 @@ CREATE TABLE {{ schema }}.migration (
   name            text        NOT NULL,
   checksum        text        NOT NULL,
   package_version text        NOT NULL,
+  is_breaking     boolean     NOT NULL,
   applied_at      timestamptz NOT NULL,
   CONSTRAINT migration_version_pkey PRIMARY KEY (version)
 );
@@ -15,7 +16,34 @@ COMMENT ON COLUMN {{ schema }}.migration.version IS 'Number of the migration, in
 COMMENT ON COLUMN {{ schema }}.migration.name IS 'Name of the migration''s file without number and ending.';
 COMMENT ON COLUMN {{ schema }}.migration.checksum IS 'SHA-256 (hex) of the migration''s template as it was applied.';
 COMMENT ON COLUMN {{ schema }}.migration.package_version IS 'Version of the package that applied it.';
+COMMENT ON COLUMN {{ schema }}.migration.is_breaking IS 'Whether packages older than it cannot use the schema any more.';
 COMMENT ON COLUMN {{ schema }}.migration.applied_at IS 'When it was applied.';
+
+CREATE TABLE {{ schema }}.template (
+  path            text COLLATE "C" NOT NULL,
+  checksum        text        NOT NULL,
+  package_version text        NOT NULL,
+  applied_at      timestamptz NOT NULL,
+  CONSTRAINT template_path_pkey PRIMARY KEY (path)
+);
+COMMENT ON TABLE {{ schema }}.template IS 'The ledger of what every install runs anew, one row a file: functions and rights.';
+COMMENT ON COLUMN {{ schema }}.template.path IS 'The file, below the folder of the templates.';
+COMMENT ON COLUMN {{ schema }}.template.checksum IS 'SHA-256 (hex) of the template as it was applied.';
+COMMENT ON COLUMN {{ schema }}.template.package_version IS 'Version of the package that applied it.';
+COMMENT ON COLUMN {{ schema }}.template.applied_at IS 'When it was applied last.';
+
+CREATE TABLE {{ schema }}.object (
+  kind     text COLLATE "C" NOT NULL,
+  name     text COLLATE "C" NOT NULL,
+  part     text COLLATE "C" NOT NULL,
+  checksum text NOT NULL,
+  CONSTRAINT object_kind_name_part_pkey PRIMARY KEY (kind, name, part)
+);
+COMMENT ON TABLE {{ schema }}.object IS 'What the catalog said of each object when it was installed, for status to compare with what it says now (see _objects).';
+COMMENT ON COLUMN {{ schema }}.object.kind IS 'What it is: function, table, view, sequence or type.';
+COMMENT ON COLUMN {{ schema }}.object.name IS 'Its name.';
+COMMENT ON COLUMN {{ schema }}.object.part IS 'Of a function the types of its arguments, else a column, an index or such; empty for the object itself.';
+COMMENT ON COLUMN {{ schema }}.object.checksum IS 'MD5 (hex) of its definition.';
 
 
 CREATE TYPE {{ schema }}.message_status   AS ENUM ('WAITING', 'READY', 'LOCKED');
@@ -32,6 +60,22 @@ COMMENT ON TYPE {{ schema }}.heartbeat_result IS 'What message_heartbeat answers
 COMMENT ON TYPE {{ schema }}.cancel_result IS 'What message_cancel answers.';
 
 
+-- Sequences, because what one session sets all others see at once, without a row, a lock or a wait, and even if it rolls back.
+-- Unlogged: after a crash the rotation may begin anywhere.
+CREATE UNLOGGED SEQUENCE {{ schema }}.rotation AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE {{ schema }}.rotation IS 'The lane that was served last.';
+CREATE UNLOGGED SEQUENCE {{ schema }}.wake_rotation AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE {{ schema }}.wake_rotation IS 'The lane whose wakes were handled last.';
+
+-- Beside an old snapshot (sql/README.md) only. As long as nothing holds one, they are 0, or less, and no row has a generation.
+CREATE UNLOGGED SEQUENCE {{ schema }}.generation AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE {{ schema }}.generation IS 'The sum of the two generations in use: what becomes ready gets the younger, what is ready has the one or the other (the same, if even). 0 or less: none is in use.';
+CREATE UNLOGGED SEQUENCE {{ schema }}.generation_walk AS bigint MINVALUE 0 START WITH 0;
+COMMENT ON SEQUENCE {{ schema }}.generation_walk IS 'When to look for what is ready in neither generation, in microseconds since 1970; 0: never, none is in use.';
+CREATE UNLOGGED SEQUENCE {{ schema }}.timer_mark AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE {{ schema }}.timer_mark IS 'Where the search for timers that are over begins while generations are in use, in microseconds since 1970.';
+
+
 CREATE TABLE {{ schema }}.message (
   id           bigint      GENERATED ALWAYS AS IDENTITY,
   lane         bigint      NOT NULL,
@@ -42,6 +86,7 @@ CREATE TABLE {{ schema }}.message (
   locked_at    timestamptz,
   unlock_at    timestamptz,
   policy_id    bigint,
+  generation   bigint      DEFAULT NULLIF(GREATEST(pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) + 1, 1) / 2, 0),
   num_attempts integer     NOT NULL DEFAULT 0,
   status       {{ schema }}.message_status NOT NULL,
   channel      text COLLATE "C",
@@ -63,6 +108,7 @@ COMMENT ON COLUMN {{ schema }}.message.timer_at IS 'When a dequeue has to look a
 COMMENT ON COLUMN {{ schema }}.message.locked_at IS 'When it was dequeued last; NULL if never.';
 COMMENT ON COLUMN {{ schema }}.message.unlock_at IS 'When the lock of its last dequeue ends or ended; NULL if it was not dequeued since its creation or deferral.';
 COMMENT ON COLUMN {{ schema }}.message.policy_id IS 'The version of the channel''s policy that released it last; NULL if it was released without one.';
+COMMENT ON COLUMN {{ schema }}.message.generation IS 'The generation in which it became ready last; NULL: none was in use.';
 COMMENT ON COLUMN {{ schema }}.message.num_attempts IS 'How often it was dequeued: the fencing token.';
 COMMENT ON COLUMN {{ schema }}.message.status IS 'WAITING, READY or LOCKED.';
 COMMENT ON COLUMN {{ schema }}.message.channel IS 'Its channel; NULL if it was created without one (_channel_name tells the name that such a message goes by).';
@@ -72,6 +118,8 @@ COMMENT ON COLUMN {{ schema }}.message.state IS 'What the worker kept at the las
 -- One index a question, so that each holds only the rows that may answer it.
 CREATE INDEX message_ready_idx ON {{ schema }}.message (lane, dequeue_at, id) WHERE status = 'READY';
 COMMENT ON INDEX {{ schema }}.message_ready_idx IS 'Which message is next, in rotation over the lanes?';
+CREATE INDEX message_generation_idx ON {{ schema }}.message (generation, lane, dequeue_at, id) WHERE status = 'READY' AND generation IS NOT NULL;
+COMMENT ON INDEX {{ schema }}.message_generation_idx IS 'The same beside an old snapshot, without the dead rows of former generations.';
 CREATE INDEX message_waiting_idx ON {{ schema }}.message (lane, dequeue_at, id) WHERE status = 'WAITING' AND lane <> 0;
 COMMENT ON INDEX {{ schema }}.message_waiting_idx IS 'Which message of a channel is the next to be released?';
 CREATE INDEX message_locked_idx ON {{ schema }}.message (lane) WHERE status = 'LOCKED' AND lane <> 0;
@@ -112,30 +160,26 @@ CREATE TABLE {{ schema }}.wake (
   lane        bigint NOT NULL,
   at          timestamptz,
   released_at timestamptz,
+  generation  bigint DEFAULT NULLIF(GREATEST(pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) + 1, 1) / 2, 0),
   channel     text COLLATE "C" NOT NULL
 ) WITH (vacuum_truncate = false);
 COMMENT ON TABLE {{ schema }}.wake IS 'Signals and timers, only ever added to: look at this channel, now or at a time; deleted when that was done.';
 COMMENT ON COLUMN {{ schema }}.wake.lane IS 'The channel''s lane.';
 COMMENT ON COLUMN {{ schema }}.wake.at IS 'When to look at the channel; NULL: now.';
 COMMENT ON COLUMN {{ schema }}.wake.released_at IS 'Set if this is the timer of a release interval: the time of the dequeue that the interval follows.';
+COMMENT ON COLUMN {{ schema }}.wake.generation IS 'The generation in which it became due; NULL: none was in use.';
 COMMENT ON COLUMN {{ schema }}.wake.channel IS 'The channel to look at.';
 -- It has no key (an index entry a wake for nothing). Without this a publication of all tables would make its deletes fail.
 ALTER TABLE {{ schema }}.wake REPLICA IDENTITY FULL;
 
 CREATE INDEX wake_due_idx ON {{ schema }}.wake (lane) WHERE at IS NULL;
 COMMENT ON INDEX {{ schema }}.wake_due_idx IS 'Which channel is to be looked at next, in rotation over the lanes?';
+CREATE INDEX wake_generation_idx ON {{ schema }}.wake (generation, lane) WHERE at IS NULL AND generation IS NOT NULL;
+COMMENT ON INDEX {{ schema }}.wake_generation_idx IS 'The same beside an old snapshot, without the dead rows of former generations.';
 CREATE INDEX wake_timer_idx ON {{ schema }}.wake (at, lane) WHERE at IS NOT NULL;
 COMMENT ON INDEX {{ schema }}.wake_timer_idx IS 'Which timers are over?';
 CREATE INDEX wake_lane_idx ON {{ schema }}.wake (lane) WHERE at IS NOT NULL OR released_at IS NOT NULL;
 COMMENT ON INDEX {{ schema }}.wake_lane_idx IS 'Which timers has this channel, and when was it released last?';
-
-
--- Sequences, because what one session sets all others see at once, without a row, a lock or a wait, and even if it rolls back.
--- Unlogged: after a crash the rotation may begin anywhere.
-CREATE UNLOGGED SEQUENCE {{ schema }}.rotation AS bigint MINVALUE -9223372036854775808 START WITH 0;
-COMMENT ON SEQUENCE {{ schema }}.rotation IS 'The lane that was served last.';
-CREATE UNLOGGED SEQUENCE {{ schema }}.wake_rotation AS bigint MINVALUE -9223372036854775808 START WITH 0;
-COMMENT ON SEQUENCE {{ schema }}.wake_rotation IS 'The lane whose wakes were handled last.';
 
 
 CREATE TYPE {{ schema }}.dequeued AS (
@@ -159,6 +203,29 @@ COMMENT ON COLUMN {{ schema }}.dequeued.num_attempts IS 'How often it was dequeu
 COMMENT ON COLUMN {{ schema }}.dequeued.is_unlocked IS 'True if this delivery follows a lock that expired, false after a create or a defer.';
 COMMENT ON COLUMN {{ schema }}.dequeued.unlock_at IS 'When the lock ends.';
 COMMENT ON COLUMN {{ schema }}.dequeued.retry_ms IS 'With MESSAGE_NOT_AVAILABLE: milliseconds until something known can become available; NULL if nothing is known.';
+
+-- What message_dequeue works with inside. A call that is under way while an upgrade replaces the public type goes on with this one.
+CREATE TYPE {{ schema }}._taken AS (
+  result       {{ schema }}.dequeue_result,
+  id           bigint,
+  channel      text,
+  content      bytea,
+  state        bytea,
+  num_attempts integer,
+  is_unlocked  boolean,
+  unlock_at    timestamptz,
+  retry_ms     bigint
+);
+COMMENT ON TYPE {{ schema }}._taken IS 'A row of message_dequeue inside of the functions: the same columns. It never grows: a release that needs more has another type.';
+COMMENT ON COLUMN {{ schema }}._taken.result IS 'See dequeued.';
+COMMENT ON COLUMN {{ schema }}._taken.id IS 'See dequeued.';
+COMMENT ON COLUMN {{ schema }}._taken.channel IS 'See dequeued.';
+COMMENT ON COLUMN {{ schema }}._taken.content IS 'See dequeued.';
+COMMENT ON COLUMN {{ schema }}._taken.state IS 'See dequeued.';
+COMMENT ON COLUMN {{ schema }}._taken.num_attempts IS 'See dequeued.';
+COMMENT ON COLUMN {{ schema }}._taken.is_unlocked IS 'See dequeued.';
+COMMENT ON COLUMN {{ schema }}._taken.unlock_at IS 'See dequeued.';
+COMMENT ON COLUMN {{ schema }}._taken.retry_ms IS 'See dequeued.';
 
 CREATE TYPE {{ schema }}.deleted AS (
   id     bigint,
@@ -187,3 +254,59 @@ COMMENT ON COLUMN {{ schema }}.message_state.created_at IS 'When it was created.
 COMMENT ON COLUMN {{ schema }}.message_state.dequeue_at IS 'When it is or was due.';
 COMMENT ON COLUMN {{ schema }}.message_state.locked_at IS 'When it was dequeued last; NULL if never.';
 COMMENT ON COLUMN {{ schema }}.message_state.unlock_at IS 'When the lock of its last dequeue ends or ended; NULL if it was not dequeued since its creation or deferral.';
+
+CREATE TYPE {{ schema }}.fault AS (
+  kind       text,
+  promise    integer,
+  channel    text,
+  message_id bigint,
+  found      text,
+  remedy     text
+);
+COMMENT ON TYPE {{ schema }}.fault IS 'A row of check or repair: something that is wrong. It may grow at the end: name the columns that you read.';
+COMMENT ON COLUMN {{ schema }}.fault.kind IS 'What it is, in one word: MESSAGE_FORGOTTEN, MESSAGE_INCONSISTENT, CHANNEL_OVERFULL, LANE_WRONG, POLICY_INCONSISTENT, TRANSACTION_OPEN, SCHEMA_INCOMPLETE.';
+COMMENT ON COLUMN {{ schema }}.fault.promise IS 'The number of the promise that it breaks, or will.';
+COMMENT ON COLUMN {{ schema }}.fault.channel IS 'The channel; NULL if it is of no channel.';
+COMMENT ON COLUMN {{ schema }}.fault.message_id IS 'The message, or the first of several; NULL if it is of no message.';
+COMMENT ON COLUMN {{ schema }}.fault.found IS 'What was found.';
+COMMENT ON COLUMN {{ schema }}.fault.remedy IS 'What to do about it; of repair: what was done.';
+
+CREATE TYPE {{ schema }}.message_explanation AS (
+  id              bigint,
+  reason          text,
+  explanation     text,
+  available_in_ms bigint,
+  num_ahead       integer,
+  num_lanes_ahead integer
+);
+COMMENT ON TYPE {{ schema }}.message_explanation IS 'What message_explain answers. It may grow at the end: name the columns that you read.';
+COMMENT ON COLUMN {{ schema }}.message_explanation.id IS 'The message.';
+COMMENT ON COLUMN {{ schema }}.message_explanation.reason IS 'In one word: GONE, LOCKED, DELAYED, PAUSED, INTERVAL, AT_LIMIT, BEHIND or READY.';
+COMMENT ON COLUMN {{ schema }}.message_explanation.explanation IS 'In a sentence.';
+COMMENT ON COLUMN {{ schema }}.message_explanation.available_in_ms IS 'Milliseconds until that ends by itself: 0 if it is READY, NULL if nothing known will end it.';
+COMMENT ON COLUMN {{ schema }}.message_explanation.num_ahead IS 'How many messages of its channel are due and come before it, 1000 if it is more; NULL unless it is due.';
+COMMENT ON COLUMN {{ schema }}.message_explanation.num_lanes_ahead IS 'How many other channels have a message and their turn before its channel, 100 if it is more; NULL unless it is READY.';
+
+CREATE TYPE {{ schema }}.channel_explanation AS (
+  channel             text,
+  reason              text,
+  explanation         text,
+  available_in_ms     bigint,
+  num_available       integer,
+  num_lanes_ahead     integer,
+  num_locked          integer,
+  locked_at           timestamptz,
+  max_concurrency     integer,
+  release_interval_ms bigint
+);
+COMMENT ON TYPE {{ schema }}.channel_explanation IS 'What channel_explain answers. It may grow at the end: name the columns that you read.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.channel IS 'The channel.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.reason IS 'In one word: EMPTY, LOCKED, DELAYED, PAUSED, INTERVAL, AT_LIMIT or READY.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.explanation IS 'In a sentence.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.available_in_ms IS 'Milliseconds until a message of it can be had: 0 if it is READY, NULL if nothing known will bring one.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.num_available IS 'How many of its messages can be had now, 1000 if it is more.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.num_lanes_ahead IS 'How many other channels have a message and their turn before it, 100 if it is more; NULL unless it is READY.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.num_locked IS 'How many of its messages are locked, and their lock is not over; 1000 if it is more.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.locked_at IS 'When the one of these was locked that has been so for the longest time.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.max_concurrency IS 'The limit that is in force.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.release_interval_ms IS 'The interval that is in force, in milliseconds.';

@@ -76,7 +76,7 @@ def stopped(worker: Connection, gate: Connection, reading: int) -> Generator[Ste
 
 def tend(conn: Connection) -> None:
     """Do what is due for all, and take nothing."""
-    conn.execute("SELECT lonny._tend(1000, true, true)")
+    conn.execute("SELECT lonny._tend(1000, true, true, '-infinity', NULL)")
 
 
 def last_is(conn: Connection, channel: str) -> None:

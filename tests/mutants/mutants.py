@@ -201,8 +201,8 @@ MUTANTS = [
         "take-many-first-lane-only",
         "rotation is fair: the lanes of a batch get equal shares",
         "_take_many",
-        "LIMIT v_wanted / t.num_lanes + CASE WHEN t.position <= v_wanted % t.num_lanes THEN 1 ELSE 0 END",
-        "LIMIT v_wanted",
+        "v_share := v_wanted / cardinality(v_lanes);",
+        "v_share := v_wanted;",
         "message_dequeue",
     ),
     Mutant(
@@ -626,5 +626,42 @@ MUTANTS = [
         "  DELETE FROM {{ schema }}.channel_policy p WHERE p.channel = channel_policy_clear.channel;\n"
         "  PERFORM {{ schema }}._policy_add(channel_policy_clear.channel, NULL, NULL);\n",
         "test_promises.py::TestPromise1NothingWaits",
+    ),
+    # check, repair, message_explain, channel_explain
+    Mutant(
+        "check-overlooks-forgotten",
+        "check() returns a row for a due message that nothing will release",
+        "check",
+        "AND NOT EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.channel = c.channel)",
+        "AND NOT EXISTS (SELECT FROM {{ schema }}.wake w)",
+    ),
+    Mutant(
+        "check-one-more",
+        "check() returns a row where more is released than the policy allows",
+        "check",
+        "c.num_ready + c.num_locked > c.max_concurrency OR",
+        "c.num_ready + c.num_locked > c.max_concurrency + 1 OR",
+    ),
+    Mutant(
+        "repair-without-wake",
+        "repair() mends what check() found",
+        "repair",
+        "        INSERT INTO {{ schema }}.wake (lane, channel) VALUES (v_lane, v_fault.channel);\n"
+        "        v_count := 1;\n",
+        "        v_count := 1;\n",
+    ),
+    Mutant(
+        "message-explain-one-more",
+        "what is explained is what a dequeue would do",
+        "message_explain",
+        "v_answer.num_ahead < v_outlook.num_allowed",
+        "v_answer.num_ahead <= v_outlook.num_allowed",
+    ),
+    Mutant(
+        "channel-explain-knows-no-locks",
+        "a channel without due messages has its next one when a lock ends",
+        "channel_explain",
+        "v_at := LEAST(v_next_at, v_outlook.unlock_at);",
+        "v_at := v_next_at;",
     ),
 ]

@@ -15,7 +15,7 @@ from pylonny.cli import main
 from pylonny.templates import render_install
 
 PROG = "python -m pylonny"
-COMMANDS = ["install", "uninstall", "status", "render", "bench"]
+COMMANDS = ["install", "uninstall", "status", "check", "render", "bench"]
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +94,9 @@ def test_a_bad_connection_string_is_refused_without_repeating_its_password(
     assert "s3cret" not in line
 
 
-@pytest.mark.parametrize("command", [["install"], ["uninstall", "--yes"], ["uninstall"], ["status"]])
+@pytest.mark.parametrize(
+    "command", [["install"], ["uninstall", "--yes"], ["uninstall"], ["status"], ["check"]]
+)
 def test_no_server_is_one_line_and_status_1(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str]
 ) -> None:

@@ -1,0 +1,72 @@
+CREATE OR REPLACE FUNCTION {{ schema }}._generations_walk()
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- One session at a time: the mutex is only tried. What it sets in sequences others see at once; what it changes in rows they see when this
+-- transaction, a dequeue of its own, commits. If it dies before, the next walk finds the same.
+--
+-- Nothing but speed depends on its being right or in time: a dequeue that finds nothing in the two generations looks through all.
+DECLARE
+  c_few         CONSTANT integer  := 10000;
+  c_few_stale   CONSTANT integer  := 1000;
+  c_few_dead    CONSTANT integer  := 500;
+  c_share       CONSTANT integer  := 20;
+  c_pause       CONSTANT interval := interval '500 ms';
+  c_pause_max   CONSTANT interval := interval '60 s';
+  c_margin      CONSTANT interval := interval '20 ms';
+  v_began_at    timestamptz := {{ schema }}._clock();
+  v_ended_at    timestamptz;
+  v_generation  bigint;
+  v_num_read    bigint;
+  v_due_at      timestamptz;
+  v_messages    record;
+  v_wakes       record;
+BEGIN
+  IF NOT pg_try_advisory_xact_lock($regclass${{ schema }}.generation$regclass$::regclass::oid::integer, 0)
+     OR {{ schema }}._generations_are_walked(v_began_at, interval '0') THEN
+    RETURN;
+  END IF;
+  v_generation := COALESCE(pg_sequence_last_value($regclass${{ schema }}.generation$regclass$), 0);
+  IF v_generation <= 0 THEN
+    -- One that nothing has yet, set before the look: what becomes ready from now on has it.
+    v_generation := 2 * (1 - v_generation / 2);
+    PERFORM setval($regclass${{ schema }}.generation$regclass$, v_generation);
+  END IF;
+
+  v_num_read := - {{ schema }}._entries_read();
+  SELECT count(*) AS num, array_agg(x.id) FILTER (WHERE (x.generation BETWEEN v_generation / 2 AND (v_generation + 1) / 2) IS NOT TRUE) AS stale INTO v_messages
+    FROM (SELECT m.id, m.generation FROM {{ schema }}.message m
+           WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT c_few) x;
+  SELECT count(*) AS num, array_agg(x.ctid) FILTER (WHERE (x.generation BETWEEN v_generation / 2 AND (v_generation + 1) / 2) IS NOT TRUE) AS stale INTO v_wakes
+    FROM (SELECT w.ctid, w.generation FROM {{ schema }}.wake w
+           WHERE w.at IS NULL ORDER BY w.lane LIMIT c_few) x;
+  v_due_at := LEAST((SELECT m.timer_at FROM {{ schema }}.message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1),
+                    (SELECT w.at FROM {{ schema }}.wake w WHERE w.at <= v_began_at ORDER BY w.at LIMIT 1), v_began_at);
+  v_num_read := v_num_read + {{ schema }}._entries_read() - v_messages.num - v_wakes.num;
+  PERFORM setval($regclass${{ schema }}.timer_mark$regclass$, {{ schema }}._microseconds(v_due_at - c_margin));
+
+  IF v_num_read < c_few_dead THEN
+    PERFORM setval($regclass${{ schema }}.generation$regclass$, - v_generation),
+            setval($regclass${{ schema }}.generation_walk$regclass$, 0);
+    RETURN;
+  END IF;
+  IF v_messages.num = c_few OR v_wakes.num = c_few OR cardinality(v_messages.stale) > c_few_stale OR cardinality(v_wakes.stale) > c_few_stale THEN
+    PERFORM setval($regclass${{ schema }}.generation$regclass$, - v_generation);
+  ELSE
+    UPDATE {{ schema }}.message m
+       SET generation = DEFAULT
+     WHERE m.id = ANY (ARRAY (
+             SELECT h.id FROM unnest(v_messages.stale) AS u (id), LATERAL (
+               SELECT x.id FROM {{ schema }}.message x WHERE x.id = u.id AND x.status = 'READY' FOR NO KEY UPDATE SKIP LOCKED) h));
+    UPDATE {{ schema }}.wake w
+       SET generation = DEFAULT
+     WHERE w.ctid = ANY (ARRAY (
+             SELECT x.ctid FROM {{ schema }}.wake x WHERE x.ctid = ANY (v_wakes.stale) AND x.at IS NULL FOR UPDATE SKIP LOCKED));
+  END IF;
+  v_ended_at := {{ schema }}._clock();
+  PERFORM setval($regclass${{ schema }}.generation_walk$regclass$, {{ schema }}._microseconds(
+            v_ended_at + LEAST(GREATEST(c_share * (v_ended_at - v_began_at), c_pause), c_pause_max)));
+END
+$function$;
+COMMENT ON FUNCTION {{ schema }}._generations_walk() IS
+'Looks through all that is ready or due, dead rows included, and takes what is in neither of the two generations into the younger; begins with generations if none is in use, and ends with them if dead rows are few or ready messages are many. Sets when to walk again: after 20 times as long as it took, at least 500 ms, at most a minute.';

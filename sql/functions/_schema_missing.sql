@@ -1,0 +1,30 @@
+CREATE OR REPLACE FUNCTION {{ schema }}._schema_missing()
+RETURNS TABLE (name text, statement text)
+LANGUAGE plpgsql STABLE
+AS $function$
+BEGIN
+  RETURN QUERY
+  SELECT e.name,
+         CASE WHEN e.is_constraint THEN format('ALTER TABLE %I.%I ADD CONSTRAINT %I %s', n.nspname, e.relation, e.name, e.definition)
+              ELSE format('DROP INDEX CONCURRENTLY IF EXISTS %1$I.%2$I; CREATE INDEX CONCURRENTLY %2$I ON %1$I.%3$I %4$s', n.nspname, e.name, e.relation, e.definition) END
+    FROM (SELECT c.relnamespace FROM pg_class c WHERE c.oid = $regclass${{ schema }}.message$regclass$::regclass) q
+    JOIN pg_namespace n ON n.oid = q.relnamespace, (VALUES
+      ('message', 'message_ready_idx', '(lane, dequeue_at, id) WHERE status = ''READY''', false),
+      ('message', 'message_waiting_idx', '(lane, dequeue_at, id) WHERE status = ''WAITING'' AND lane <> 0', false),
+      ('message', 'message_locked_idx', '(lane) WHERE status = ''LOCKED'' AND lane <> 0', false),
+      ('message', 'message_timer_idx', '(timer_at, id) WHERE timer_at IS NOT NULL', false),
+      ('wake', 'wake_due_idx', '(lane) WHERE at IS NULL', false),
+      ('wake', 'wake_timer_idx', '(at, lane) WHERE at IS NOT NULL', false),
+      ('wake', 'wake_lane_idx', '(lane) WHERE at IS NOT NULL OR released_at IS NOT NULL', false),
+      ('migration', 'migration_version_pkey', 'PRIMARY KEY (version)', true),
+      ('message', 'message_id_pkey', 'PRIMARY KEY (id)', true),
+      ('message', 'message_channel_check', 'CHECK ((channel IS NULL) = (lane = 0))', true),
+      ('channel_policy', 'channel_policy_channel_id_pkey', 'PRIMARY KEY (channel, id)', true)
+    ) AS e (relation, name, definition, is_constraint)
+   WHERE NOT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+                      WHERE c.relnamespace = n.oid AND c.relname = e.name AND i.indisvalid)
+     AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.connamespace = n.oid AND c.conname = e.name AND c.contype = 'c' AND c.convalidated);
+END
+$function$;
+COMMENT ON FUNCTION {{ schema }}._schema_missing() IS
+'The indexes and constraints that are missing or not valid, each with the statement that makes it.';

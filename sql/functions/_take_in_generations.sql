@@ -1,0 +1,104 @@
+CREATE OR REPLACE FUNCTION {{ schema }}._take_in_generations(p_max_messages integer, p_lock_ms bigint, p_is_alone boolean)
+RETURNS SETOF {{ schema }}._taken
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- While a transaction holds an old snapshot, dead rows stay, and every search steps over those of all messages that ever were. So what
+-- becomes ready or due gets a generation, and the search goes through the generation in use only. When that has gathered many dead rows as well,
+-- the next one begins: for a moment there are two, until the older one has nothing left. What comes into an older one later (its transaction took
+-- long to commit) is found by _generations_walk, or by a dequeue that finds nothing here.
+--
+-- Ends of delays and locks are searched from a mark on, a little before the last time at which none was left.
+DECLARE
+  c_many        CONSTANT integer := 300;
+  c_margin_us   CONSTANT bigint := 20000;
+  v_now         timestamptz := {{ schema }}._clock();
+  v_served      bigint;
+  v_generation  bigint;
+  v_last_seen   bigint;
+  v_generations bigint[];
+  v_id          bigint;
+  v_mark_us     bigint;
+  v_mark        timestamptz;
+  v_found       record;
+  v_found_us    bigint;
+  v_num_read    bigint;
+  v_num_taken   integer := 0;
+  v_message     {{ schema }}._taken;
+BEGIN
+  IF p_is_alone AND NOT {{ schema }}._generations_are_walked(v_now, interval '0') THEN
+    PERFORM {{ schema }}._generations_walk();
+  END IF;
+  -- Not to be relied on if nobody walks: all sessions dequeue in longer transactions, or the clock was set.
+  IF NOT {{ schema }}._generations_are_walked(v_now, interval '1 s') THEN
+    RETURN;
+  END IF;
+
+  -- Others may take all that we see and leave what we do not see yet, or go on to another generation. Bounded, since some may hold what they took.
+  FOR i IN 1 .. 10 LOOP
+    v_generation := pg_sequence_last_value($regclass${{ schema }}.generation$regclass$);
+    EXIT WHEN (v_generation > 0) IS NOT TRUE;
+    v_generations := CASE WHEN v_generation % 2 = 0 THEN ARRAY[v_generation / 2] ELSE ARRAY[v_generation / 2, v_generation / 2 + 1] END;
+    v_served := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
+    v_mark_us := COALESCE(pg_sequence_last_value($regclass${{ schema }}.timer_mark$regclass$), 0);
+    v_mark := timestamptz 'epoch' + v_mark_us * interval '1 us';
+    v_num_read := - {{ schema }}._entries_read();
+    SELECT (SELECT m.timer_at FROM {{ schema }}.message m WHERE m.timer_at > v_mark AND m.timer_at <= v_now ORDER BY m.timer_at LIMIT 1) AS message_at,
+           (SELECT w.at FROM {{ schema }}.wake w WHERE w.at > v_mark AND w.at <= v_now ORDER BY w.at LIMIT 1) AS timer_at,
+           (SELECT w.generation FROM {{ schema }}.wake w WHERE w.at IS NULL AND w.generation >= v_generation / 2 AND w.generation <= (v_generation + 1) / 2
+             ORDER BY w.generation, w.lane LIMIT 1) AS wake_generation,
+           (SELECT m.generation FROM {{ schema }}.message m WHERE m.status = 'READY' AND m.generation >= v_generation / 2 AND m.generation <= (v_generation + 1) / 2
+             ORDER BY m.generation, m.lane LIMIT 1) AS message_generation
+      INTO v_found;
+    IF v_found.message_at IS NOT NULL OR v_found.timer_at IS NOT NULL OR v_found.wake_generation IS NOT NULL THEN
+      EXIT WHEN NOT p_is_alone;
+      v_num_read := v_num_read + {{ schema }}._entries_read();
+      PERFORM {{ schema }}._tend(GREATEST(32, LEAST(p_max_messages, 1000)), v_found.message_at IS NOT NULL, v_found.timer_at IS NOT NULL, v_mark, v_generations);
+      v_num_read := v_num_read - {{ schema }}._entries_read();
+    ELSE
+      EXIT WHEN v_found.message_generation IS NULL AND v_generation = v_last_seen;
+    END IF;
+    v_last_seen := v_generation;
+    v_found_us := {{ schema }}._microseconds(LEAST(v_found.message_at, v_found.timer_at, v_now));
+    IF v_found_us - v_mark_us > 2 * c_margin_us THEN
+      PERFORM setval($regclass${{ schema }}.timer_mark$regclass$, v_found_us - c_margin_us);
+    END IF;
+    IF v_generations[1] < LEAST(v_generations[2], v_found.wake_generation, v_found.message_generation) THEN
+      -- Nothing is left in the older one.
+      PERFORM setval($regclass${{ schema }}.generation$regclass$, v_generation + 1);
+      v_generations := v_generations[2:];
+    END IF;
+
+    IF p_max_messages > 1 THEN
+      -- With two generations it holds more than it takes, for as long as the transaction lasts.
+      EXIT WHEN v_generations[1] < v_generations[2] AND NOT p_is_alone;
+      RETURN QUERY SELECT t.* FROM {{ schema }}._take_many(v_served, p_max_messages, p_lock_ms, p_is_alone, v_generations) t;
+      GET DIAGNOSTICS v_num_taken = ROW_COUNT;
+    ELSE
+      IF v_generations[1] < v_generations[2] THEN
+        -- Whose turn is it? The other one comes second, in case that what we see is in another's hands.
+        SELECT array_agg(g.generation ORDER BY n.lane <= v_served, n.lane, g.generation) INTO v_generations
+          FROM unnest(v_generations) AS g (generation)
+               LEFT JOIN LATERAL {{ schema }}._lanes_next(v_served, 1, ARRAY[g.generation]) AS n (lane) ON true;
+      END IF;
+      v_id := COALESCE({{ schema }}._message_hold(v_served, v_generations[1]), {{ schema }}._message_hold(v_served, v_generations[2]));
+      IF v_id IS NOT NULL THEN
+        v_message := {{ schema }}._take_one(v_served, NULL, v_id, p_lock_ms);
+        EXIT WHEN v_message.id IS NULL;
+        RETURN NEXT v_message;
+        v_num_taken := 1;
+      END IF;
+    END IF;
+    IF v_num_taken > 0 THEN
+      -- The number is as we found it unless another was faster.
+      IF v_generation % 2 = 0 AND v_num_read + {{ schema }}._entries_read() > c_many + 8::bigint * p_max_messages
+         AND pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) = v_generation THEN
+        PERFORM setval($regclass${{ schema }}.generation$regclass$, v_generation + 1);
+      END IF;
+      EXIT;
+    END IF;
+  END LOOP;
+END
+$function$;
+COMMENT ON FUNCTION {{ schema }}._take_in_generations(integer, bigint, boolean) IS
+'What message_dequeue does beside an old snapshot: takes up to p_max_messages of those that are ready in the generations in use; no row if none is to be had there, or none is in use.
+p_lock_ms as of _take_one, p_is_alone as of _is_alone.';
