@@ -10,7 +10,7 @@ BIN := .venv/bin
 APT := sh tests/support/apt-install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof lint bench layer prove render snapshot clean pgtap plpgsql-check pgbouncer pg-prove
+.PHONY: help demo test proof lint bench layer prove mutants render snapshot clean pgtap plpgsql-check pgbouncer pg-prove
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ layer: .venv/.test ## Measure the Python layer: idle to delivery, a call, the im
 
 prove: .venv/.test pgtap pg-prove ## Run pgtap/ under pg_prove (FILES=pgtap/message_create.sql: some of it)
 	$(BIN)/python -m tests.support.prove $(FILES)
+
+mutants: .venv/.test .venv/postgresql-15 pgtap plpgsql-check pgbouncer ## Break the SQL in many places, one at a time, and see the tests notice
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 render: .venv/.embedded ## Print the SQL that install would run (SCHEMA=name, EVENT_CHANNEL=name)
 	@$(BIN)/python -m pylonny render --schema '$(SCHEMA)' $(if $(EVENT_CHANNEL),--event-channel '$(EVENT_CHANNEL)')

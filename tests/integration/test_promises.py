@@ -134,6 +134,14 @@ class TestPromise1NothingWaits:
                 assert served.count("a") == (5 if max_concurrency is None else 1 if interval else 3)
                 holder.rollback()
 
+    def test_a_policy_is_cleared_and_set_beside_open_ones_of_its_channel(self, connect: Connect) -> None:
+        admin = connect(options=IMPATIENT)
+        limit(admin, "a", 1)
+        for change in ("SELECT lonny.channel_policy_clear('a')", "SELECT lonny.channel_policy_set('a', 2)"):
+            connect(autocommit=False).execute(change)
+        admin.execute("SELECT lonny.channel_policy_clear('a')")
+        limit(admin, "a", 3)
+
     @pytest.mark.parametrize("end", ["commit", "rollback"])
     def test_a_dequeue_left_open_holds_up_only_its_own_limited_channel(
         self, connect: Connect, end: str
@@ -177,6 +185,29 @@ class TestPromise2NothingIsLost:
                 while worker.execute(finish).fetchall():
                     serve(worker, 2)
                 assert scalar(worker, "SELECT count(*) FROM lonny.message") == 0
+
+    def test_the_cancel_of_a_ready_message_frees_its_place(self, connect: Connect) -> None:
+        worker = connect()
+        stop_clock(worker)
+        limit(worker, ["a", "b"], 1)
+        ids = {channel: create(worker, channel, 2) for channel in ("a", "b")}
+        (taken,) = dequeue(worker)
+        # It did what was due for both channels.
+        first, second = ids[{"a": "b", "b": "a"}[taken.channel]]
+        assert scalar(worker, "SELECT status FROM lonny.message_status(ARRAY[%s])", [first]) == "READY"
+        assert scalar(worker, "SELECT lonny.message_cancel(%s)", [first]) == "MESSAGE_CANCELLED"
+        assert [message.id for message in dequeue(worker)] == [second]
+
+    def test_the_cancel_of_a_message_whose_lock_is_over_frees_its_place(self, connect: Connect) -> None:
+        worker = connect()
+        stop_clock(worker)
+        limit(worker, "a", 1)
+        first, second = create(worker, "a", 2, lock_ms=100)
+        assert [message.id for message in dequeue(worker)] == [first]
+        assert dequeue(worker) == []
+        move_clock(worker, 100)
+        assert scalar(worker, "SELECT lonny.message_cancel(%s)", [first]) == "MESSAGE_CANCELLED"
+        assert [message.id for message in dequeue(worker)] == [second]
 
 
 FAR = "2030-01-01 00:30:00+00"  # what is created to be due after the test

@@ -60,6 +60,7 @@ MUTANTS = [
         "message_create",
         "IF v_is_limited AND message_create.delay_ms <= 0 THEN",
         "IF false THEN",
+        "test_attacks.py::test_many_wakes_of_one_channel_delay_another_by_nothing",
     ),
     Mutant(
         "create-513-bytes",
@@ -97,6 +98,7 @@ MUTANTS = [
         "(SELECT NOT p.cleared FROM {{ schema }}.channel_policy p"
         " WHERE p.channel = g.channel ORDER BY p.id DESC LIMIT 1)",
         "false",
+        "test_alone.py",
     ),
     Mutant(
         "create-many-any-length",
@@ -153,7 +155,7 @@ MUTANTS = [
         "_take_one",
         "AND m.lane > p_served\n     ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1\n",
         "AND m.lane > p_served\n     ORDER BY m.lane, m.id LIMIT 1\n",
-        "test_attacks.py",
+        "test_attacks.py::test_in_a_limited_channel_a_negative_delay_goes_before_what_is_ready_already",
     ),
     Mutant(
         "take-one-stale-clock",
@@ -169,7 +171,7 @@ MUTANTS = [
         "_take_one",
         "IF NOT v_policy.cleared AND v_held.policy_id IS DISTINCT FROM v_policy.id THEN",
         "IF false THEN",
-        "test_attacks.py",
+        "test_attacks.py::test_a_policy_committed_between_the_advance_and_the_take_binds",
     ),
     Mutant(
         "take-one-without-release-wake",
@@ -274,7 +276,7 @@ MUTANTS = [
         "_channel_advance",
         "ELSIF v_doubt OR cardinality(v_released) < LEAST(v_room, v_waiting) THEN",
         "ELSIF false THEN",
-        "test_attacks.py",
+        "test_attacks.py::test_what_begins_to_wait_beside_an_open_end_is_released_when_that_commits",
     ),
     Mutant(
         "advance-deletes-policy",
@@ -446,7 +448,7 @@ MUTANTS = [
         "  PERFORM FROM unnest(message_delete_many.ids) WITH ORDINALITY AS u (id, n), LATERAL (\n"
         "            SELECT FROM {{ schema }}.message x WHERE x.id = u.id FOR UPDATE) h;\n"
         "  WITH gone AS (\n    DELETE FROM",
-        "test_attacks.py",
+        "test_attacks.py::test_two_batches_of_deletes_of_the_same_messages_in_opposite_order_do_not_deadlock",
     ),
     Mutant(
         "delete-many-passes-by",
@@ -455,7 +457,7 @@ MUTANTS = [
         "WHERE m.id = ANY (message_delete_many.ids) AND",
         "WHERE m.id = ANY (ARRAY (SELECT x.id FROM {{ schema }}.message x"
         " WHERE x.id = ANY (message_delete_many.ids) FOR UPDATE SKIP LOCKED)) AND",
-        "test_attacks.py",
+        "test_attacks.py::test_two_batches_of_deletes_of_the_same_messages_in_opposite_order_do_not_deadlock",
     ),
     # message_defer
     Mutant(
@@ -511,7 +513,7 @@ MUTANTS = [
         "message_heartbeat",
         "FOR NO KEY UPDATE SKIP LOCKED",
         "FOR UPDATE SKIP LOCKED",
-        "test_attacks.py",
+        "test_attacks.py::test_a_reference_to_a_message_that_is_being_inserted_does_not_hide_it",
     ),
     Mutant(
         "heartbeat-never-busy",
@@ -535,6 +537,7 @@ MUTANTS = [
         "message_cancel",
         "m.unlock_at <= {{ schema }}._clock()",
         "m.unlock_at < {{ schema }}._clock()",
+        "test_message_heartbeat.py",
     ),
     Mutant(
         "cancel-frees-no-place",
@@ -542,6 +545,7 @@ MUTANTS = [
         "message_cancel",
         "PERFORM {{ schema }}._place_freed(v_message.lane, v_message.channel);",
         "NULL;",
+        "test_promises.py::TestPromise2NothingIsLost",
     ),
     Mutant(
         "cancel-frees-place-of-ready-only",
@@ -549,7 +553,7 @@ MUTANTS = [
         "message_cancel",
         " AND v_message.status <> 'WAITING' THEN",
         " AND v_message.status = 'READY' THEN",
-        "test_message_heartbeat.py",
+        "test_promises.py::TestPromise2NothingIsLost",
     ),
     Mutant(
         "cancel-frees-place-of-locked-only",
@@ -557,6 +561,7 @@ MUTANTS = [
         "message_cancel",
         " AND v_message.status <> 'WAITING' THEN",
         " AND v_message.status = 'LOCKED' THEN",
+        "test_promises.py::TestPromise2NothingIsLost",
     ),
     # message_status
     Mutant(
@@ -620,7 +625,44 @@ MUTANTS = [
         "  PERFORM {{ schema }}._policy_add(channel_policy_clear.channel, NULL, NULL);\n",
         "  DELETE FROM {{ schema }}.channel_policy p WHERE p.channel = channel_policy_clear.channel;\n"
         "  PERFORM {{ schema }}._policy_add(channel_policy_clear.channel, NULL, NULL);\n",
-        "test_attacks.py",
+        "test_promises.py::TestPromise1NothingWaits",
+    ),
+    # check, repair, message_explain, channel_explain
+    Mutant(
+        "check-overlooks-forgotten",
+        "check() returns a row for a due message that nothing will release",
+        "check",
+        "AND NOT EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.channel = c.channel)",
+        "AND NOT EXISTS (SELECT FROM {{ schema }}.wake w)",
+    ),
+    Mutant(
+        "check-one-more",
+        "check() returns a row where more is released than the policy allows",
+        "check",
+        "c.num_ready + c.num_locked > c.max_concurrency OR",
+        "c.num_ready + c.num_locked > c.max_concurrency + 1 OR",
+    ),
+    Mutant(
+        "repair-without-wake",
+        "repair() mends what check() found",
+        "repair",
+        "        INSERT INTO {{ schema }}.wake (lane, channel) VALUES (v_lane, v_fault.channel);\n"
+        "        v_count := 1;\n",
+        "        v_count := 1;\n",
+    ),
+    Mutant(
+        "message-explain-one-more",
+        "what is explained is what a dequeue would do",
+        "message_explain",
+        "v_answer.num_ahead < v_outlook.num_allowed",
+        "v_answer.num_ahead <= v_outlook.num_allowed",
+    ),
+    Mutant(
+        "channel-explain-knows-no-locks",
+        "a channel without due messages has its next one when a lock ends",
+        "channel_explain",
+        "v_at := LEAST(v_next_at, v_outlook.unlock_at);",
+        "v_at := v_next_at;",
     ),
     # check, repair, message_explain, channel_explain
     Mutant(

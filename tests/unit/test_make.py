@@ -27,6 +27,7 @@ def run(*command: str, path: str | None = None) -> subprocess.CompletedProcess[s
         (["demo", "KEEP=1"], "-m pylonny.demo --keep"),
         (["test"], "-m pytest"),
         (["test", "ARGS=-k heartbeat"], "-m pytest -k heartbeat"),
+        (["mutants", "ARGS=--only delete-unfenced"], "-m tests.mutants --only delete-unfenced"),
         (["proof"], "-m pytest tests/model --hypothesis-profile=proof"),
         (["render"], "-m pylonny render --schema 'lonny'"),
         (
@@ -43,7 +44,20 @@ def test_a_target_ends_in_its_command(arguments: list[str], command: str) -> Non
 
 def test_help_shows_every_target_that_one_may_want() -> None:
     shown = re.findall(r"^  make ([a-z]+) +\S", run("make").stdout, re.MULTILINE)
-    assert {"help", "demo", "test", "proof", "lint", "bench", "prove", "render", "snapshot", "clean"} <= set(shown)
+    expected = {
+        "help",
+        "demo",
+        "test",
+        "proof",
+        "lint",
+        "bench",
+        "prove",
+        "mutants",
+        "render",
+        "snapshot",
+        "clean",
+    }
+    assert expected <= set(shown)
 
 
 def test_ci_runs_lint_and_test() -> None:
