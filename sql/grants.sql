@@ -44,7 +44,7 @@ REVOKE ALL ON FUNCTION
   {{ schema }}._policy_add(text, integer, bigint),
   {{ schema }}.channel_policy_set(text, integer, bigint),
   {{ schema }}.channel_policy_clear(text),
-  {{ schema }}._num_due(bigint, text, timestamptz, timestamptz, bigint),
+  {{ schema }}._num_due(bigint, text, timestamptz, timestamptz, bigint, integer),
   {{ schema }}._channel_outlook(bigint, text, timestamptz),
   {{ schema }}._lanes_ahead(bigint, timestamptz),
   {{ schema }}.message_explain(bigint),
