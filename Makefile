@@ -10,10 +10,10 @@ BIN := .venv/bin
 APT := sh tests/support/apt-install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench layer prove render clean pgtap plpgsql-check pgbouncer pg-prove
+.PHONY: help demo test lint bench layer prove render snapshot clean pgtap plpgsql-check pgbouncer pg-prove
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.embedded ## Push real work through a queue, and check it (KEEP=1: leave the server up)
 	$(BIN)/python -m pylonny.demo $(if $(KEEP),--keep)
@@ -38,6 +38,11 @@ prove: .venv/.test pgtap pg-prove ## Run pgtap/ under pg_prove (FILES=pgtap/mess
 
 render: .venv/.embedded ## Print the SQL that install would run (SCHEMA=name, EVENT_CHANNEL=name)
 	@$(BIN)/python -m pylonny render --schema '$(SCHEMA)' $(if $(EVENT_CHANNEL),--event-channel '$(EVENT_CHANNEL)')
+
+snapshot: .venv/.embedded ## Write tests/releases/VERSION.sql, the SQL of this release, which then stays as it is
+	@version=$$($(BIN)/python -c 'import pylonny; print(pylonny.__version__)') && \
+	$(BIN)/python -m pylonny render > tests/releases/$$version.sql.new && \
+	mv tests/releases/$$version.sql.new tests/releases/$$version.sql && echo "tests/releases/$$version.sql"
 
 clean: ## Remove .venv, .bench and what the tools keep
 	rm -rf .venv .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

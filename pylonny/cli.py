@@ -23,7 +23,7 @@ from pylonny.errors import Error, InvalidNameError
 if TYPE_CHECKING:
     import psycopg
 
-    from pylonny.migrate import Installation
+    from pylonny.migrate import Installation, Plan
 
 PROG = "python -m pylonny"
 CANCEL_TIMEOUT = 5  # seconds
@@ -52,8 +52,12 @@ Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 130 
 
 _INSTALL = f"""\
 Install the queue into a schema, or bring the one that is there up to date. It is one transaction; doing it
-again does no harm, and messages stay. An empty schema that is there already is used; any other that is not a
-queue is refused.
+again does no harm, and messages stay. An empty schema that is there already is used; any other that is not
+a queue is refused.
+
+Others may go on using the queue. Where tables are to be changed they are kept out for a moment, and the
+install gives up, and tries again later, rather than have them wait for long. A queue of a newer pylonny is
+left as it is.
 
 {_DATABASE}"""
 
@@ -61,7 +65,8 @@ _INSTALL_EPILOG = f"""\
 examples:
   {PROG} install                                into schema lonny of libpq's default database
   {PROG} install --event-channel lonny_events   with a NOTIFY there for every event
-  {PROG} install --no-event-channel             without events again"""
+  {PROG} install --no-event-channel             without events again
+  {PROG} install --dry-run --to 1               what would be done, if that leads to version 1"""
 
 _UNINSTALL = f"""\
 Drop a queue and every message in it. Asks first. What is not the queue's stays: other objects in its schema
@@ -75,8 +80,9 @@ examples:
   {PROG} uninstall --schema jobs --yes          does not ask, for scripts"""
 
 _STATUS = f"""\
-Show every queue of a database: its schema, its version, the pylonny that it was last migrated by, where its
-events go, and the role that it belongs to.
+Show every queue of a database: its schema, the number of its last migration, the pylonny that installed it
+last, where its events go, the role that it belongs to; below that, which migrations this pylonny would run,
+and what somebody has changed since the install.
 
 {_DATABASE}"""
 
@@ -86,13 +92,16 @@ examples:
   {PROG} status --schema jobs                   fails if there is none"""
 
 _RENDER = """\
-Print the SQL of a first install, as one transaction: to read, to review, or to run with psql or a migration
-tool. It needs no database, and leaves the same state as install."""
+Print the SQL of an install, as one transaction: to read, to review, or to run with psql or a migration
+tool. It needs no database, and leaves the same state as install. It is for a schema without a queue, or,
+with --from, for one whose last migration has that number (see status); in any other it fails and does
+nothing. An upgrade sets the event channel anew, so say which."""
 
 _RENDER_EPILOG = f"""\
 examples:
   {PROG} render | less
-  {PROG} render --schema jobs --event-channel jobs_events | psql --set ON_ERROR_STOP=1 app"""
+  {PROG} render --schema jobs --event-channel jobs_events | psql --set ON_ERROR_STOP=1 app
+  {PROG} render --from 1 --no-event-channel     an upgrade"""
 
 _BENCH = f"""\
 Measure how fast the queue is on your server, beside a bare table there that does no more than hand out rows.
@@ -218,7 +227,7 @@ def parser() -> _Parser:
         parser.set_defaults(run=run)
         return parser
 
-    command(
+    install = command(
         _install,
         "install the queue, or bring it up to date",
         _INSTALL,
@@ -227,13 +236,39 @@ def parser() -> _Parser:
         schema,
         events("the one that is installed, else no events"),
     )
+    install.add_argument("--dry-run", action="store_true", help="only print what would be done")
+    install.add_argument(
+        "--to",
+        type=at_least(1),
+        metavar="VERSION",
+        help="the migration that the schema is to have afterwards, else nothing is done",
+    )
+    install.add_argument(
+        "--lock-timeout",
+        type=_seconds,
+        default=2.0,
+        metavar="SECONDS",
+        help="how long to wait, and have others wait, to change tables (default: %(default)g)",
+    )
+    install.add_argument(
+        "--attempts", type=at_least(1), default=10, metavar="N", help="how often (default: %(default)s)"
+    )
     uninstall = command(
         _uninstall, "drop the queue with its messages", _UNINSTALL, _UNINSTALL_EPILOG, database, schema
     )
     uninstall.add_argument("--yes", action="store_true", help="do not ask")
     status = command(_status, "show what is installed", _STATUS, _STATUS_EPILOG, database)
     status.add_argument("--schema", type=_name("schema"), help="only the queue in this schema")
-    command(_render, "print the SQL of an install", _RENDER, _RENDER_EPILOG, schema, events("no events"))
+    render = command(
+        _render, "print the SQL of an install", _RENDER, _RENDER_EPILOG, schema, events("no events")
+    )
+    render.add_argument(
+        "--from",
+        dest="from_version",
+        type=at_least(1),
+        metavar="VERSION",
+        help="number of the last migration that is there (default: none, a first install)",
+    )
     _add_bench_options(
         command(_bench, "measure the queue's speed on a server", _BENCH, _bench_epilog(), database)
     )
@@ -309,14 +344,49 @@ def _install(options: argparse.Namespace) -> int:
 
     event_channel = None if options.no_event_channel else options.event_channel or migrate.KEEP
     with _connected(options.dsn) as conn:
-        done = migrate.install(conn, options.schema, event_channel)
-        what = "Installed" if done.applied else "Up to date"
-        events = (
-            f'events on channel "{done.event_channel}"' if done.event_channel is not None else "no events"
+        if options.dry_run:
+            _print_plan(migrate.plan(conn, options.schema, event_channel, to=options.to), conn.info.dbname)
+            return 0
+        done = migrate.install(
+            conn,
+            options.schema,
+            event_channel,
+            to=options.to,
+            lock_timeout_ms=round(options.lock_timeout * 1000),
+            attempts=options.attempts,
         )
         place = f'schema "{done.schema}" of database "{conn.info.dbname}"'
-        print(f"{what}: {place}, version {done.version}, {events}.")
+    if done.newer is not None:
+        print(_left(place, done.newer), file=sys.stderr)
+        return 0
+    what = "Installed" if done.applied else "Up to date"
+    print(f"{what}: {place}, version {done.version}, {_events(done.event_channel)}.")
     return 0
+
+
+def _print_plan(plan: Plan, database: str) -> None:
+    place = f'schema "{plan.schema}" of database "{database}"'
+    if plan.newer is not None:
+        print(_left(place, plan.newer))
+        return
+    before = "no queue yet" if plan.version is None else f"version {plan.version}"
+    print(f"{place}: {before}, {_events(plan.event_channel)} afterwards.")
+    for path in plan.pending:
+        print(f"  run      {path}")
+    for path in plan.replaced:
+        print(f"  replace  {path}")
+    if plan.pending and plan.version is not None:
+        print("The queue would be locked meanwhile.")
+    elif not plan.pending and not plan.replaced:
+        print("Nothing is new: functions and rights would be made anew.")
+
+
+def _events(channel: str | None) -> str:
+    return "no events" if channel is None else f'events on channel "{channel}"'
+
+
+def _left(place: str, newer: str) -> str:
+    return f"Left as it is: {place} has a queue of pylonny {newer}; this is {__version__}; upgrade pylonny."
 
 
 def _uninstall(options: argparse.Namespace) -> int:
@@ -349,14 +419,24 @@ def _status(options: argparse.Namespace) -> int:
             print(f'No queue of pylonny in database "{conn.info.dbname}".')
             return 0
     print(_table([("SCHEMA", "VERSION", "PYLONNY", "EVENT CHANNEL", "OWNER"), *map(_cells, found)]))
+    for one in found:
+        for path in one.pending:
+            print(f"{_one_line(one.schema)}: pending: {path}")
+        for what in one.drift:
+            print(f"{_one_line(one.schema)}: {_one_line(what)}")
     return 0
 
 
 def _render(options: argparse.Namespace) -> int:
     from pylonny.templates import render_install
 
+    if options.from_version and options.event_channel is None and not options.no_event_channel:
+        raise UsageError(
+            "an upgrade sets the event channel anew", "give --event-channel CHANNEL or --no-event-channel"
+        )
+    script = render_install(options.schema, options.event_channel, from_version=options.from_version)
     # UTF-8, whatever the terminal's encoding: the script says that it is.
-    sys.stdout.buffer.write(render_install(options.schema, options.event_channel).encode())
+    sys.stdout.buffer.write(script.encode())
     return 0
 
 
@@ -504,6 +584,14 @@ def at_least(least: int) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(f"must be a whole number, {least} or more, not {text!r}")
 
     return convert
+
+
+def _seconds(text: str) -> float:
+    """What argparse converts a time with that is not 0: for PostgreSQL that would be for ever."""
+    with suppress(ValueError):
+        if 0.001 <= float(text) <= 3600:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be seconds, from 0.001 to 3600, not {text!r}")
 
 
 def _one_line(text: str) -> str:

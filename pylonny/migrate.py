@@ -2,13 +2,15 @@
 
 An install is one transaction that holds the schema's lock: it runs the migrations that the schema's ledger
 does not have yet, and everything else again. So any number of installs may run at once, and any may be
-stopped.
+stopped. Where it has to change tables it keeps everybody out of the queue while it does, and before that
+waits only so long for those who are in it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable
+import time
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -16,12 +18,22 @@ from pathlib import Path
 from typing import Any, Final, LiteralString, NamedTuple, cast
 
 import psycopg
-from psycopg import sql
+from psycopg import generators, sql
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus
 from psycopg.rows import tuple_row
 
 from pylonny import __version__
 from pylonny.errors import InstallError
-from pylonny.templates import DEFAULT_SCHEMA, SCHEMA_COMMENT, Template, Templates, quote_identifier
+from pylonny.templates import (
+    DEFAULT_SCHEMA,
+    LOCK_TIMEOUT_MS,
+    SCHEMA_COMMENT,
+    Template,
+    Templates,
+    quote_identifier,
+    quote_literal,
+)
 
 _Connection = psycopg.Connection[Any]
 _Cursor = psycopg.Cursor[tuple[Any, ...]]
@@ -34,6 +46,13 @@ _CREATE = re.compile(
     rf"^CREATE (?:OR REPLACE )?(?:UNLOGGED )?(?P<kind>{'|'.join(_KINDS)}) {{{{ schema }}}}\.(?P<name>\w+)",
     re.MULTILINE,
 )
+
+
+# How often an install tries, and for how long it lets the queue work in between: at first, and at most.
+ATTEMPTS = 10
+_PAUSE = 0.5  # seconds
+_LONGEST_PAUSE = 8.0  # seconds
+_IN_THE_WAY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 
 
 class Keep(Enum):
@@ -56,6 +75,25 @@ class Installed:
     """Paths of the migrations that this install ran; empty if there was nothing to migrate."""
     event_channel: str | None
     """The channel that events go to; None if there are none."""
+    newer: str | None = None
+    """The version of the pylonny that the queue is of, if it is a newer one: then nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an install would do."""
+
+    schema: str
+    version: int | None
+    """Of the last migration that is installed; None if there is no queue yet."""
+    pending: tuple[str, ...]
+    """Paths of the migrations that would be run; if there are any, and a queue, it is locked for a moment."""
+    replaced: tuple[str, ...]
+    """Paths of the other files whose text is not the one that was installed. All of them would be run."""
+    event_channel: str | None
+    """The channel that events would go to; None: no events."""
+    newer: str | None = None
+    """The version of the pylonny that the queue is of, if it is a newer one: then nothing would be done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +115,12 @@ class Installation:
     readable: bool
     version: int | None
     package_version: str | None
-    """The version of pylonny that ran the last migration."""
+    """The version of the pylonny that installed it last."""
     event_channel: str | None
+    pending: tuple[str, ...] = ()
+    """Paths of the migrations that this package has and the schema has not."""
+    drift: tuple[str, ...] = ()
+    """What is not as it was installed, as in "table message: index message_ready_idx is missing"."""
 
 
 def install(
@@ -87,29 +129,123 @@ def install(
     event_channel: str | Keep | None = KEEP,
     *,
     root: Path | None = None,
+    to: int | None = None,
+    lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+    attempts: int = ATTEMPTS,
 ) -> Installed:
     """Install the queue into `schema`, or bring the one that is there up to date.
 
     `event_channel`: where to NOTIFY, None for no events, KEEP for what is installed (none at first). `root`
-    is another folder of templates. It is one transaction, or a savepoint of the one that `conn` is in.
+    is another folder of templates. `to` is the migration that the schema has afterwards, as a precaution: it
+    is refused if this package would take it to another one. It is one transaction, or a savepoint of the one
+    that `conn` is in.
+
+    Where there are migrations to run, it waits for the transactions that have used the queue, and everybody
+    else waits for it: so it gives up after `lock_timeout_ms` milliseconds, and tries again after a pause, up
+    to `attempts` times. A queue of a newer pylonny is left as it is, unless that one says that this one cannot
+    use it.
 
     Raises InvalidNameError, and InstallError if the schema is not ours, if this role may not do it, if the
-    server is older than PostgreSQL 15, or if the ledger does not go with the migrations of this package.
+    server is older than PostgreSQL 15, if the ledger does not go with the migrations of this package, or if
+    others did not let it in.
     """
-    first = Templates(schema, None if event_channel is KEEP else event_channel, root)
+    for attempt in range(1, attempts + 1):
+        try:
+            return _install(conn, schema, event_channel, root, to, lock_timeout_ms)
+        except _BusyError as error:
+            if attempt == attempts:
+                raise _still_busy(conn, schema, lock_timeout_ms, attempts) from error.__cause__
+            time.sleep(min(_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE))
+    raise ValueError(f"attempts must be 1 or more, not {attempts}")
+
+
+def _install(
+    conn: _Connection,
+    schema: str,
+    event_channel: str | Keep | None,
+    root: Path | None,
+    to: int | None,
+    lock_timeout_ms: int,
+) -> Installed:
+    templates = Templates(schema, None if event_channel is KEEP else event_channel, root)
     with _transaction(conn) as cur:
-        _run(cur, first.opening())
-        ledger = _read_ledger(cur, schema)
-        pending = _pending(first.files, ledger, schema)
-        if event_channel is KEEP:
-            event_channel = _read_event_channel(cur, schema)
-        templates = Templates(schema, event_channel, root)
-        for file in templates.files:
-            if file.version is None or file in pending:
-                _run(cur, templates.file(file), file.path)
-        return Installed(
-            schema, max(_read_ledger(cur, schema)), tuple(file.path for file in pending), event_channel
+        _run(cur, templates.opening())
+        plan = _plan(cur, templates, event_channel, to)
+        if plan.newer is not None:
+            return Installed(schema, plan.version or 0, (), plan.event_channel, plan.newer)
+        templates = Templates(schema, plan.event_channel, root)
+        beginning = ""
+        if plan.version is not None:
+            beginning = templates.patience(lock_timeout_ms)
+            if plan.pending:
+                beginning += templates.lock_queue()
+        files = [file for file in templates.files if file.version is None or file.path in plan.pending]
+        # All at once, so that a distant server does not keep everybody out for a round trip a file.
+        _run_all(
+            cur,
+            {"": beginning}
+            | {file.path: templates.file(file) for file in files}
+            | {"the ledger": templates.record()},
         )
+        version = max(file.version or 0 for file in templates.files)
+        return Installed(schema, version, plan.pending, plan.event_channel)
+
+
+def plan(
+    conn: _Connection,
+    schema: str = DEFAULT_SCHEMA,
+    event_channel: str | Keep | None = KEEP,
+    *,
+    root: Path | None = None,
+    to: int | None = None,
+) -> Plan:
+    """What an install with these arguments would do. It changes nothing, and locks nothing.
+
+    Raises InvalidNameError, and InstallError if the ledger does not go with the migrations of this package.
+    """
+    templates = Templates(schema, None if event_channel is KEEP else event_channel, root)
+    with _transaction(conn) as cur:
+        return _plan(cur, templates, event_channel, to)
+
+
+def _plan(cur: _Cursor, templates: Templates, event_channel: str | Keep | None, to: int | None) -> Plan:
+    schema, files = templates.schema, templates.files
+    ledger = _read_ledger(cur, schema)
+    version = max(ledger, default=None)
+    applied = _read_templates(cur, schema) if ledger else {}
+    newer = _newer(files, ledger, applied, schema)
+    _refuse_changed(files, ledger, schema)
+    installed = _read_event_channel(cur, schema)
+    wanted = installed if event_channel is KEEP else event_channel
+    latest = max(file.version or 0 for file in files)
+    if newer is not None:
+        latest = version or latest
+        if wanted != installed:
+            raise InstallError(
+                f'the queue in schema "{schema}" is of pylonny {newer}; this is {__version__}, which does not'
+                " set its event channel",
+                "upgrade pylonny",
+            )
+    if to is not None and to != latest:
+        raise InstallError(
+            f'schema "{schema}" would have migration {latest} then, not {to}: that is the last one of'
+            f" pylonny {newer or __version__}",
+            "install the pylonny whose last migration that is",
+        )
+    pending = [file for file in files if file.version is not None and file.version not in ledger]
+    replaced = [
+        file
+        for file in files
+        if file.version is None and applied.get(file.path, _NONE).checksum != file.checksum
+    ]
+    return Plan(
+        schema,
+        version,
+        () if newer else tuple(file.path for file in pending),
+        () if newer else tuple(file.path for file in replaced),
+        wanted,
+        newer,
+    )
 
 
 def uninstall(conn: _Connection, schema: str = DEFAULT_SCHEMA, *, root: Path | None = None) -> Uninstalled:
@@ -150,15 +286,35 @@ def created(files: Iterable[Template]) -> set[tuple[str, str]]:
     return {(match["kind"], match["name"]) for file in files for match in _CREATE.finditer(file.text)}
 
 
-def status(conn: _Connection) -> list[Installation]:
-    """Every queue that is installed in the database, in the order of the schemas' names."""
+def status(conn: _Connection, *, root: Path | None = None) -> list[Installation]:
+    """Every queue that is installed in the database, in the order of the schemas' names.
+
+    What it says of pending migrations and of drift is what the templates of this package, or those in the
+    folder `root`, have to do with it.
+    """
+    files = Templates(root=root).files
     with _transaction(conn) as cur:
         return [
-            Installation(schema, owner, True, *_read_version(cur, schema), _read_event_channel(cur, schema))
+            _installation(cur, files, schema, owner)
             if readable
             else Installation(schema, owner, False, None, None, None)
             for schema, owner, readable in _find(cur)
         ]
+
+
+def _installation(cur: _Cursor, files: list[Template], schema: str, owner: str) -> Installation:
+    ledger = _read_ledger(cur, schema)
+    applied = _read_templates(cur, schema)
+    return Installation(
+        schema,
+        owner,
+        True,
+        max(ledger, default=None),
+        max((row.package_version for row in [*ledger.values(), *applied.values()]), key=_order, default=None),
+        _read_event_channel(cur, schema),
+        tuple(file.path for file in files if file.version is not None and file.version not in ledger),
+        tuple(_drift(cur, schema, files)),
+    )
 
 
 class _Row(NamedTuple):
@@ -166,6 +322,14 @@ class _Row(NamedTuple):
 
     checksum: str
     package_version: str
+    is_breaking: bool = False
+
+
+_NONE = _Row("", "")
+
+
+class _BusyError(InstallError):
+    """Others were in the way: it may be tried again."""
 
 
 class _Object(NamedTuple):
@@ -196,29 +360,54 @@ def _transaction(conn: _Connection) -> Generator[_Cursor]:
             settings = cur.execute(
                 "SELECT pg_catalog.current_setting('search_path'),"
                 " pg_catalog.current_setting('standard_conforming_strings'),"
-                " pg_catalog.current_setting('client_min_messages')"
+                " pg_catalog.current_setting('client_min_messages'),"
+                " pg_catalog.current_setting('lock_timeout')"
             ).fetchone()
             cur.execute("SET LOCAL search_path = pg_catalog, pg_temp")
             yield cur
             cur.execute(
                 "SELECT pg_catalog.set_config('search_path', %s, true),"
                 " pg_catalog.set_config('standard_conforming_strings', %s, true),"
-                " pg_catalog.set_config('client_min_messages', %s, true)",
+                " pg_catalog.set_config('client_min_messages', %s, true),"
+                " pg_catalog.set_config('lock_timeout', %s, true)",
                 settings,
             )
     except psycopg.Error as error:
         raise _refusal(error) from error
 
 
-def _run(cur: _Cursor, text: str, path: str = "") -> None:
-    """Run rendered SQL, which may be many statements; `path` is the template's, for the error."""
+def _run(cur: _Cursor, text: str) -> None:
+    """Run rendered SQL, which may be many statements."""
     try:
         cur.execute(_trusted(text))
     except psycopg.Error as error:
-        position = error.diag.statement_position
-        line = text.count("\n", 0, int(position) - 1) + 1 if position else None
-        place = f"{path}, line {line}: " if path and line else f"{path}: " if path else ""
-        raise _refusal(error, place) from error
+        raise _refusal(error) from error
+
+
+def _run_all(cur: _Cursor, texts: Mapping[str, str]) -> None:
+    """Run rendered SQL of many files, by path, in one round trip; errors say in which file, and which line.
+
+    psycopg keeps only the last result of a script that fails, so this is what its cursor does underneath.
+    """
+    conn, script, starts = cur.connection, "", dict[str, int]()
+    for path, text in texts.items():
+        script += f"SELECT {quote_literal(path)} AS pylonny_file;\n"
+        starts[path] = len(script)
+        script += f"{text}\n"
+    with conn.lock:
+        conn.pgconn.send_query(script.encode(conn.info.encoding))
+        results = conn.wait(generators.execute(conn.pgconn))
+    path = ""
+    for result in results:
+        if result.status == ExecStatus.FATAL_ERROR:
+            error = error_from_result(result, conn.info.encoding)
+            position = error.diag.statement_position
+            line = script.count("\n", starts[path], int(position) - 1) + 1 if position else None
+            place = f"{path}, line {line}: " if path and line else f"{path}: " if path else ""
+            refusal = _refusal(error, place)
+            raise (_BusyError(*refusal.args) if isinstance(error, _IN_THE_WAY) else refusal) from error
+        if result.nfields and result.fname(0) == b"pylonny_file":
+            path = (result.get_value(0, 0) or b"").decode()
 
 
 def _trusted(text: str) -> sql.SQL:
@@ -237,13 +426,74 @@ def _refusal(error: psycopg.Error, place: str = "") -> InstallError:
     )
 
 
+def _still_busy(conn: _Connection, schema: str, lock_timeout_ms: int, attempts: int) -> InstallError:
+    """The error of an install that was not let in, which says by whom: whoever is longest in the queue."""
+    with _transaction(conn) as cur:
+        row = cur.execute(
+            """
+            SELECT a.pid, a.usename, a.application_name, a.state,
+                   round(extract(epoch FROM clock_timestamp() - a.xact_start))
+            FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+            WHERE l.granted AND l.relation = to_regclass(%s) AND l.pid <> pg_backend_pid()
+            ORDER BY a.xact_start LIMIT 1
+            """,
+            [quote_identifier(schema) + ".message"],
+        ).fetchone()
+    message = (
+        f'the queue in schema "{schema}" was in use whenever it was to be changed, {attempts} times in'
+        f" {lock_timeout_ms / 1000:g} s each"
+    )
+    if row is None:
+        return InstallError(message, "try again when there is less to do")
+    pid, user, application, state, seconds = row
+    by = f'session {pid} of role "{user}"' + (f" ({application})" if application else "")
+    since = "" if seconds is None else f", {state}, in a transaction for {seconds} s"
+    return InstallError(
+        f"{message}; now it is by {by}{since}",
+        "end that transaction, or give more time with --lock-timeout, and try again",
+    )
+
+
 def _read_ledger(cur: _Cursor, schema: str) -> dict[int, _Row]:
     """The ledger by version, empty where there is none yet."""
     if cur.execute("SELECT to_regclass(%s)", [quote_identifier(schema) + ".migration"]).fetchone() == (None,):
         return {}
-    query = sql.SQL("SELECT version, checksum, package_version FROM {} ORDER BY version")
+    query = sql.SQL("SELECT version, checksum, package_version, is_breaking FROM {} ORDER BY version")
     rows = cur.execute(query.format(sql.Identifier(schema, "migration"))).fetchall()
     return {version: _Row(*row) for version, *row in rows}
+
+
+def _read_templates(cur: _Cursor, schema: str) -> dict[str, _Row]:
+    """The ledger of what every install runs, by path."""
+    query = sql.SQL("SELECT path, checksum, package_version FROM {}")
+    rows = cur.execute(query.format(sql.Identifier(schema, "template"))).fetchall()
+    return {path: _Row(*row) for path, *row in rows}
+
+
+def _drift(cur: _Cursor, schema: str, files: list[Template]) -> list[str]:
+    """What the catalog says now that it did not say at the end of the install, one line each.
+
+    Things of somebody else's are none of ours, unless they are parts of ours, as an index of our table.
+    """
+    rows = cur.execute(
+        sql.SQL(
+            """
+            SELECT kind, name, part, CASE WHEN b.checksum IS NULL THEN 'was added'
+                                          WHEN a.checksum IS NULL THEN 'is missing' ELSE 'differs' END
+            FROM {} b FULL JOIN {}() a USING (kind, name, part)
+            WHERE b.checksum IS DISTINCT FROM a.checksum
+            ORDER BY kind, name, part
+            """
+        ).format(sql.Identifier(schema, "object"), sql.Identifier(schema, "_objects"))
+    ).fetchall()
+    ours = {(kind.lower(), name) for kind, name in created(files)}
+    return [
+        f"{kind} {name}({part}) {what}"
+        if kind == "function"
+        else f"{kind} {name}{f': {part}' if part else ''} {what}"
+        for kind, name, part, what in rows
+        if (kind, name) in ours
+    ]
 
 
 def _read_event_channel(cur: _Cursor, schema: str) -> str | None:
@@ -254,27 +504,49 @@ def _read_event_channel(cur: _Cursor, schema: str) -> str | None:
     return row[0] if row else None
 
 
-def _pending(files: list[Template], ledger: dict[int, _Row], schema: str) -> list[Template]:
-    """The migrations that the ledger does not have. Raises InstallError if its past is not this package's."""
-    _refuse_newer(files, ledger, schema)
-    migrations = {file.version: file for file in files if file.version is not None}
-    for version, row in ledger.items():
-        if row.checksum != migrations[version].checksum:
+def _refuse_changed(files: Iterable[Template], ledger: dict[int, _Row], schema: str) -> None:
+    """Raise InstallError if the ledger has a migration of which this package has another text."""
+    for file in files:
+        if file.version in ledger and ledger[file.version].checksum != file.checksum:
             raise InstallError(
-                f'{migrations[version].path} is not what was run in schema "{schema}"',
+                f'{file.path} is not what was run in schema "{schema}"',
                 "a released migration is frozen: restore the file, and make the change in a new one",
             )
-    return [file for version, file in migrations.items() if version not in ledger]
+
+
+def _newer(
+    files: Iterable[Template], ledger: dict[int, _Row], applied: dict[str, _Row], schema: str
+) -> str | None:
+    """The version of the pylonny that the queue is of, if it is newer than this one.
+
+    Raises InstallError if that one has made changes that this one cannot live with.
+    """
+    unknown = ledger.keys() - {file.version for file in files}
+    for version in sorted(unknown):
+        if ledger[version].is_breaking:
+            raise _refused(schema, version, ledger[version])
+    rows = [*(ledger[version] for version in unknown), *applied.values()]
+    found = max((row.package_version for row in rows), key=_order, default=__version__)
+    return found if unknown or _order(found) > _order(__version__) else None
 
 
 def _refuse_newer(files: Iterable[Template], ledger: dict[int, _Row], schema: str) -> None:
     """Raise InstallError if the ledger has a migration that this package does not know."""
     for version in sorted(ledger.keys() - {file.version for file in files}):
-        newer = f"migration {version}, of pylonny {ledger[version].package_version}"
-        raise InstallError(
-            f'the queue in schema "{schema}" has {newer}; this is {__version__}, which does not know it',
-            "upgrade pylonny",
-        )
+        raise _refused(schema, version, ledger[version])
+
+
+def _refused(schema: str, version: int, row: _Row) -> InstallError:
+    newer = f"migration {version}, of pylonny {row.package_version}"
+    return InstallError(
+        f'the queue in schema "{schema}" has {newer}; this is {__version__}, which does not know it',
+        "upgrade pylonny",
+    )
+
+
+def _order(version: str) -> tuple[int, ...]:
+    """What versions of the package are compared by."""
+    return tuple(map(int, re.findall(r"[0-9]+", version)[:3]))
 
 
 def _find(cur: _Cursor) -> list[tuple[str, str, bool]]:
@@ -282,21 +554,19 @@ def _find(cur: _Cursor) -> list[tuple[str, str, bool]]:
     return cur.execute(
         """
         SELECT n.nspname::text, pg_get_userbyid(c.relowner)::text,
-               has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
-               AND coalesce((SELECT has_function_privilege(p.oid, 'EXECUTE')
-                             FROM pg_proc p
-                             WHERE p.pronamespace = n.oid AND p.proname = '_event_channel'), true)
+               has_schema_privilege(n.oid, 'USAGE')
+               AND (SELECT bool_and(has_table_privilege(t.oid, 'SELECT'))
+                    FROM pg_class t
+                    WHERE t.relnamespace = n.oid AND t.relname IN ('migration', 'template', 'object'))
+               AND (SELECT coalesce(bool_and(has_function_privilege(p.oid, 'EXECUTE')), true)
+                    FROM pg_proc p
+                    WHERE p.pronamespace = n.oid AND p.proname IN ('_event_channel', '_objects'))
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relname = 'migration' AND c.relkind = 'r'
           AND obj_description(c.oid, 'pg_class') LIKE 'pylonny%'
         ORDER BY n.nspname
         """
     ).fetchall()
-
-
-def _read_version(cur: _Cursor, schema: str) -> tuple[int | None, str | None]:
-    version, row = max(_read_ledger(cur, schema).items(), default=(None, None))
-    return version, row and row.package_version
 
 
 def _objects(cur: _Cursor, schema: str) -> list[_Object]:

@@ -173,7 +173,7 @@ class Statements:
         )
         self.event_channel = statement("SELECT {_event_channel}()")
         self.version = statement(
-            "SELECT version, package_version FROM {migration} ORDER BY version DESC LIMIT 1"
+            "SELECT version, package_version, is_breaking FROM {migration} ORDER BY version DESC"
         )
 
 
@@ -307,7 +307,7 @@ def check_version(statements: Statements) -> Operation[None]:
         if found is None or found.sqlstate not in _MISSING:
             raise
         raise _not_installed(statements.schema, found.sqlstate) from error
-    version, package = rows[0] if rows else (0, "?")
+    version, package, _ = rows[0] if rows else (0, "?", False)
     if version == latest_migration():
         return
     queue = f'the queue in schema "{statements.schema}" is that of pylonny {package}, migration {version}'
@@ -315,7 +315,12 @@ def check_version(statements: Statements) -> Operation[None]:
         raise VersionMismatchError(
             f"{queue}: older than this pylonny, {__version__}", _install(statements.schema)
         )
-    raise VersionMismatchError(f"{queue}: newer than this pylonny, {__version__}", "upgrade pylonny")
+    newer = f"{queue}: newer than this pylonny, {__version__}"
+    if any(is_breaking for version, _, is_breaking in rows if version > latest_migration()):
+        raise VersionMismatchError(newer, "upgrade pylonny")
+    import logging
+
+    logging.getLogger("pylonny").warning("%s, which can still use it", newer)
 
 
 def _explained(operation: Operation[T], statements: Statements) -> Operation[T]:

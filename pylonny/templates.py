@@ -26,7 +26,13 @@ CONTENTS = "install.sql"
 SCHEMA_COMMENT = "pylonny: a message queue. Created by its install, dropped by its uninstall."
 MAX_NAME_BYTES = 63  # NAMEDATALEN - 1; PostgreSQL cuts longer identifiers off without an error
 
+# An install that changes tables gives up after this long, and tries again: who came after it waits for it.
+# Longer than PostgreSQL's deadlock_timeout, after which an autovacuum makes room.
+LOCK_TIMEOUT_MS = 2000
+
 _MIGRATION = re.compile(r"migrations/(?P<version>[0-9]{4})_(?P<name>[a-z0-9_]+)\.sql")
+# The line in the header of a migration after which older packages cannot use the schema.
+_BREAKING = re.compile(r"^-- Breaking: \S", re.MULTILINE)
 # What a semicolon may be in without ending a statement.
 _TOKEN = re.compile(
     r"""--[^\n]*|'(?:[^']|'')*'|"(?:[^"]|"")*"|(?P<tag>\$[a-z_]*\$).*?(?P=tag)|[^-'"$;]+|.""", re.DOTALL
@@ -130,20 +136,73 @@ BEGIN
 END
 $do$;
 """
+_FROM = """\
+DO $do$
+DECLARE
+    v_version integer;
+    v_is_changed boolean;
+BEGIN
+    IF EXISTS (
+        SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = {{ schema_literal }} AND c.relname = 'migration'
+    ) THEN
+        SELECT max(m.version), bool_or(m.checksum <> k.checksum) INTO v_version, v_is_changed
+        FROM {{ schema }}.migration m LEFT JOIN (VALUES {{ known }}) AS k (version, checksum) USING (version);
+    END IF;
+    IF v_version IS DISTINCT FROM {{ version }} OR v_is_changed THEN
+        RAISE EXCEPTION 'schema "%" has %, this script is for one with migration {{ version }} of pylonny',
+            {{ schema_literal }},
+            CASE WHEN v_version IS NULL THEN 'no queue'
+                WHEN v_is_changed THEN 'migrations that were changed'
+                ELSE 'migration ' || v_version END
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                HINT = 'see what is installed with  python -m pylonny status';
+    END IF;
+END
+$do$;
+"""
+
+# What an install goes on with where there is a queue. An update that has to wait for others' transactions
+# has all who come after it wait too, so it waits only so long.
+_PATIENCE = """\
+SET LOCAL lock_timeout = {{ lock_timeout_ms }};
+"""
+# Every call of the queue comes by the table of messages before it changes anything, so nobody is halfway
+# through one while tables, types and functions change. See "Upgrading under load" in sql/README.md.
+_LOCK_QUEUE = """\
+LOCK TABLE {{ schema }}.message IN ACCESS EXCLUSIVE MODE;
+"""
 
 # Around an install in a transaction that goes on after it.
+_SETTINGS = "ARRAY['search_path', 'standard_conforming_strings', 'client_min_messages', 'lock_timeout']"
 _KEEP_SETTINGS = """\
 SELECT pg_catalog.set_config(pg_catalog.concat('pylonny.', n), pg_catalog.current_setting(n), true)
-FROM pg_catalog.unnest(ARRAY['search_path', 'standard_conforming_strings', 'client_min_messages']) AS n;
+FROM pg_catalog.unnest({{ settings }}) AS n;
 """
 _RESTORE_SETTINGS = """\
 SELECT set_config(n, current_setting('pylonny.' || n), true)
-FROM unnest(ARRAY['search_path', 'standard_conforming_strings', 'client_min_messages']) AS n;
+FROM unnest({{ settings }}) AS n;
 """
 
+# The catalog is taken down anew after a migration; see _RECORD.
 _LEDGER_ROW = """\
-INSERT INTO {{ schema }}.migration (version, name, checksum, package_version, applied_at)
-VALUES ({{ version }}, {{ name }}, {{ checksum }}, {{ package_version }}, clock_timestamp());
+INSERT INTO {{ schema }}.migration (version, name, checksum, package_version, is_breaking, applied_at)
+VALUES ({{ version }}, {{ name }}, {{ checksum }}, {{ package_version }}, {{ breaking }}, clock_timestamp());
+DELETE FROM {{ schema }}.object;
+"""
+
+# The end of every install. Of tables, types and so on it takes down only what migrations have made: if
+# somebody else has changed them, it stays visible.
+_RECORD = """\
+DELETE FROM {{ schema }}.template;
+INSERT INTO {{ schema }}.template (path, checksum, package_version, applied_at) VALUES
+{{ rows }};
+
+DELETE FROM {{ schema }}.object WHERE kind = 'function';
+INSERT INTO {{ schema }}.object (kind, name, part, checksum)
+SELECT o.kind, o.name, o.part, o.checksum
+  FROM {{ schema }}._objects() o
+ WHERE o.kind = 'function' OR NOT EXISTS (SELECT FROM {{ schema }}.object);
 """
 
 
@@ -227,6 +286,11 @@ class Template:
         return match["name"] if match else Path(self.path).stem
 
     @property
+    def is_breaking(self) -> bool:
+        """Whether packages that do not know this migration cannot use the schema after it."""
+        return self.version is not None and _BREAKING.search(self.text) is not None
+
+    @property
     def checksum(self) -> str:
         """The SHA-256 of the text in hexadecimal; of the template's, so it is the same for all schemas."""
         import hashlib
@@ -241,6 +305,7 @@ class Templates:
         self, schema: str = DEFAULT_SCHEMA, event_channel: str | None = None, root: Path | None = None
     ) -> None:
         self.root = root or find()
+        self.schema = schema
         self._names = {"schema": check_schema(schema)}
         if event_channel is not None:
             self._names["event_channel"] = check_event_channel(event_channel)
@@ -273,6 +338,14 @@ class Templates:
         """The SQL that an install begins with: the lock, checks, and the schema if there is none."""
         return f"{self.lock()}\n{self._render(OPENING, schema_comment=quote_literal(SCHEMA_COMMENT))}"
 
+    def patience(self, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> str:
+        """The SQL that limits how long an install waits for a lock."""
+        return self._render(_PATIENCE, lock_timeout_ms=str(lock_timeout_ms))
+
+    def lock_queue(self) -> str:
+        """The SQL that keeps everybody out of the queue until the end of the transaction."""
+        return self._render(_LOCK_QUEUE)
+
     def file(self, template: Template) -> str:
         """The SQL of one file; that of a migration ends with its row for the ledger."""
         rendered = self._render(template.text)
@@ -284,26 +357,59 @@ class Templates:
             name=quote_literal(template.name),
             checksum=quote_literal(template.checksum),
             package_version=quote_literal(__version__),
+            breaking=str(template.is_breaking).lower(),
         )
         return f"{rendered}\n{row}"
 
-    def script(self) -> str:
-        """All of a first install as one transaction, headings of install.sql included."""
-        body = "".join(self.file(part) if isinstance(part, Template) else part for part in self._parts())
+    def record(self) -> str:
+        """The SQL that an install ends with: the ledger of what is not a migration, and of the catalog."""
+        rows = [
+            f"  ({quote_literal(file.path)}, {quote_literal(file.checksum)}, {quote_literal(__version__)}, "
+            "clock_timestamp())"
+            for file in self.files
+            if file.version is None
+        ]
+        return self._render(_RECORD, rows=",\n".join(rows))
+
+    def script(self, from_version: int | None = None) -> str:
+        """An install as one transaction, headings of install.sql included; see render_install."""
         return (
             f"-- A queue of pylonny {__version__}, made by: python -m pylonny render\n"
-            "-- One transaction: it does all or nothing, and nothing where a queue is already.\n\n"
+            "-- One transaction: it does all or nothing, and nothing if the schema is not as it expects.\n\n"
             "BEGIN ISOLATION LEVEL READ COMMITTED;\n"
-            "SET LOCAL client_encoding = 'UTF8';\n"
-            f"{self.opening()}\n{self._render(_FRESH)}\n{body}\nCOMMIT;\n"
+            f"SET LOCAL client_encoding = 'UTF8';\n{self._body(from_version)}\nCOMMIT;\n"
         )
 
-    def statements(self) -> list[str]:
-        """The statements of a first install, for a transaction of somebody else's, whose settings stay."""
-        files = "\n".join(self.file(file) for file in self.files)
-        return _split(
-            f"{_KEEP_SETTINGS}\n{self.opening()}\n{self._render(_FRESH)}\n{files}\n{_RESTORE_SETTINGS}"
+    def statements(self, from_version: int | None = None) -> list[str]:
+        """The statements of that, for a transaction of somebody else's, whose settings stay."""
+        keep, restore = (
+            self._render(text, settings=_SETTINGS) for text in (_KEEP_SETTINGS, _RESTORE_SETTINGS)
         )
+        return _split(f"{keep}\n{self._body(from_version)}\n{restore}")
+
+    def _body(self, from_version: int | None) -> str:
+        """What an install runs in its transaction: where there is no queue, or one of that version."""
+        parts = list(self._parts())
+        known = [file for file in self.files if file.version is not None]
+        pending = [file for file in known if (file.version or 0) > (from_version or 0)]
+        before = self._render(_FRESH)
+        if from_version is not None:
+            known = known[: len(known) - len(pending)]
+            if from_version != (known[-1].version if known else None):
+                raise Error(
+                    f"this pylonny, {__version__}, has no migration {from_version} to start from",
+                    f"give the number of one, from 1 to {latest_migration()}",
+                )
+            rows = ", ".join(f"({file.version}, {quote_literal(file.checksum)})" for file in known)
+            before = self._render(_FROM, known=rows, version=str(from_version)) + "\n" + self.patience()
+            if pending:
+                before += self.lock_queue()
+        files = "".join(
+            part if isinstance(part, str) else self.file(part)
+            for part in parts
+            if isinstance(part, str) or part.version is None or part in pending
+        )
+        return f"{self.opening()}\n{before}\n{files}\n{self.record()}"
 
     def _parts(self) -> Iterator[Template | str]:
         """The table of contents, taken apart: included files, and the text between them."""
@@ -349,11 +455,17 @@ def _split(script: str) -> list[str]:
 
 
 def render_install(
-    schema: str = DEFAULT_SCHEMA, event_channel: str | None = None, root: Path | None = None
+    schema: str = DEFAULT_SCHEMA,
+    event_channel: str | None = None,
+    root: Path | None = None,
+    from_version: int | None = None,
 ) -> str:
-    """The SQL of a first install into `schema`, as one transaction that psql can run.
+    """The SQL of an install into `schema`, as one transaction that psql can run.
 
     `event_channel` is the channel to NOTIFY on, None for no events; `root` is another folder of templates.
-    The same arguments give the same text. Raises InvalidNameError.
+    It is for a schema without a queue, or, with `from_version`, for one whose last migration has that
+    number; in any other it is refused and does nothing. The same arguments give the same text.
+
+    Raises InvalidNameError, and Error if there is no such migration.
     """
-    return Templates(schema, event_channel, root).script()
+    return Templates(schema, event_channel, root).script(from_version)

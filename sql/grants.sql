@@ -43,5 +43,6 @@ REVOKE ALL ON FUNCTION
   {{ schema }}.message_status(bigint[]),
   {{ schema }}._policy_add(text, integer, bigint),
   {{ schema }}.channel_policy_set(text, integer, bigint),
-  {{ schema }}.channel_policy_clear(text)
+  {{ schema }}.channel_policy_clear(text),
+  {{ schema }}._objects()
 FROM PUBLIC;

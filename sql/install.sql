@@ -61,5 +61,8 @@
 {% include "functions/channel_policy_set.sql" %}
 {% include "functions/channel_policy_clear.sql" %}
 
+-- Telling what differs from what was installed
+{% include "functions/_objects.sql" %}
+
 -- Who may do what
 {% include "grants.sql" %}

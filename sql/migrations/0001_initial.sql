@@ -7,6 +7,7 @@ CREATE TABLE {{ schema }}.migration (
   name            text        NOT NULL,
   checksum        text        NOT NULL,
   package_version text        NOT NULL,
+  is_breaking     boolean     NOT NULL,
   applied_at      timestamptz NOT NULL,
   CONSTRAINT migration_version_pkey PRIMARY KEY (version)
 );
@@ -15,7 +16,34 @@ COMMENT ON COLUMN {{ schema }}.migration.version IS 'Number of the migration, in
 COMMENT ON COLUMN {{ schema }}.migration.name IS 'Name of the migration''s file without number and ending.';
 COMMENT ON COLUMN {{ schema }}.migration.checksum IS 'SHA-256 (hex) of the migration''s template as it was applied.';
 COMMENT ON COLUMN {{ schema }}.migration.package_version IS 'Version of the package that applied it.';
+COMMENT ON COLUMN {{ schema }}.migration.is_breaking IS 'Whether packages older than it cannot use the schema any more.';
 COMMENT ON COLUMN {{ schema }}.migration.applied_at IS 'When it was applied.';
+
+CREATE TABLE {{ schema }}.template (
+  path            text COLLATE "C" NOT NULL,
+  checksum        text        NOT NULL,
+  package_version text        NOT NULL,
+  applied_at      timestamptz NOT NULL,
+  CONSTRAINT template_path_pkey PRIMARY KEY (path)
+);
+COMMENT ON TABLE {{ schema }}.template IS 'The ledger of what every install runs anew, one row a file: functions and rights.';
+COMMENT ON COLUMN {{ schema }}.template.path IS 'The file, below the folder of the templates.';
+COMMENT ON COLUMN {{ schema }}.template.checksum IS 'SHA-256 (hex) of the template as it was applied.';
+COMMENT ON COLUMN {{ schema }}.template.package_version IS 'Version of the package that applied it.';
+COMMENT ON COLUMN {{ schema }}.template.applied_at IS 'When it was applied last.';
+
+CREATE TABLE {{ schema }}.object (
+  kind     text COLLATE "C" NOT NULL,
+  name     text COLLATE "C" NOT NULL,
+  part     text COLLATE "C" NOT NULL,
+  checksum text NOT NULL,
+  CONSTRAINT object_kind_name_part_pkey PRIMARY KEY (kind, name, part)
+);
+COMMENT ON TABLE {{ schema }}.object IS 'What the catalog said of each object when it was installed, for status to compare with what it says now (see _objects).';
+COMMENT ON COLUMN {{ schema }}.object.kind IS 'What it is: function, table, view, sequence or type.';
+COMMENT ON COLUMN {{ schema }}.object.name IS 'Its name.';
+COMMENT ON COLUMN {{ schema }}.object.part IS 'Of a function the types of its arguments, else a column, an index or such; empty for the object itself.';
+COMMENT ON COLUMN {{ schema }}.object.checksum IS 'MD5 (hex) of its definition.';
 
 
 CREATE TYPE {{ schema }}.message_status   AS ENUM ('WAITING', 'READY', 'LOCKED');

@@ -305,7 +305,9 @@ def test_a_queue_of_another_version_says_what_to_run(connect: Connect) -> None:
     queue.check_version(conn)
     conn.execute('DROP FUNCTION "My ""Queue"" 1".message_cancel')
     in_transaction = connect(autocommit=False)
-    update = """UPDATE "My ""Queue"" 1".migration SET version = %s, package_version = '7.8'"""
+    update = (
+        """UPDATE "My ""Queue"" 1".migration SET version = %s, package_version = '7.8', is_breaking = true"""
+    )
     for version, hint in [(0, "--schema 'My \"Queue\" 1'"), (10_000, "upgrade pylonny")]:
         conn.execute(update, [version])
         expected = f"of pylonny 7.8, migration {version}: .*{__version__}"
@@ -319,6 +321,23 @@ def test_a_queue_of_another_version_says_what_to_run(connect: Connect) -> None:
         in_transaction.rollback()
     conn.execute('DELETE FROM "My ""Queue"" 1".migration')
     with pytest.raises(VersionMismatchError, match="migration 0"):
+        queue.check_version(conn)
+
+
+def test_a_newer_queue_that_older_programs_can_use_is_used_with_a_warning(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    conn, queue = connect(), Queue("lonny")
+    conn.execute("INSERT INTO lonny.migration VALUES (9, 'later', 'x', '7.8', false, now())")
+    queue.check_version(conn)
+    [record] = caplog.records
+    assert record.getMessage() == (
+        'the queue in schema "lonny" is that of pylonny 7.8, migration 9: '
+        f"newer than this pylonny, {__version__}, which can still use it"
+    )
+    conn.execute("INSERT INTO lonny.migration VALUES (10, 'latest', 'x', '7.9', false, now())")
+    conn.execute("UPDATE lonny.migration SET is_breaking = true WHERE version = 9")
+    with pytest.raises(VersionMismatchError, match=r"of pylonny 7\.9, migration 10"):
         queue.check_version(conn)
 
 

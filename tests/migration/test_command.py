@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from psycopg import sql
@@ -16,7 +18,7 @@ from pylonny import __version__, migrate, templates
 from pylonny.cli import main
 from pylonny.migrate import install, status
 from pylonny.server import PrivateServer
-from tests.migration.conftest import Connector, objects, until
+from tests.migration.conftest import Connector, add_file, objects, until
 from tests.support.databases import SETTINGS
 from tests.support.sessions import Connection
 
@@ -275,3 +277,79 @@ def test_a_terminal_that_has_not_all_letters_is_no_obstacle(conn: Connection) ->
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[1].startswith(r"\u0448\u0438\u043d\u0430 ")
+
+
+def test_a_dry_run_prints_the_plan_and_does_nothing(run: Run, conn: Connection) -> None:
+    before = objects(conn)
+    place = f'schema "lonny" of database "{conn.info.dbname}"'
+    code, out, err = run("install", "--dry-run", "--event-channel", "e")
+    first, *lines = out.splitlines()
+    assert (code, first, err) == (0, f'{place}: no queue yet, events on channel "e" afterwards.', "")
+    assert lines[:2] == ["  run      migrations/0001_initial.sql", "  replace  functions/_clock.sql"]
+    assert lines[-1] == "  replace  grants.sql"
+    assert objects(conn) == before
+    install(conn)
+    assert run("install", "--dry-run")[1].splitlines() == [
+        f"{place}: version 1, no events afterwards.",
+        "Nothing is new: functions and rights would be made anew.",
+    ]
+    conn.execute("DELETE FROM lonny.template WHERE path = 'functions/_clock.sql'")
+    lines = run("install", "--dry-run")[1].splitlines()
+    assert lines[1:] == ["  replace  functions/_clock.sql"]
+    code, out, err = run("install", "--dry-run", "--to", "2")
+    assert (code, out) == (1, "")
+    assert 'schema "lonny" would have migration 1 then, not 2' in err
+
+
+def test_a_newer_queue_is_left_as_it_is_with_a_warning(run: Run, conn: Connection) -> None:
+    install(conn)
+    conn.execute("INSERT INTO lonny.migration VALUES (9, 'later', 'x', '9.8.7', false, now())")
+    place = f'schema "lonny" of database "{conn.info.dbname}"'
+    left = f"Left as it is: {place} has a queue of pylonny 9.8.7; this is {__version__}; upgrade pylonny."
+    assert run("install") == (0, "", left)
+    assert run("install", "--dry-run") == (0, left, "")
+
+
+def test_status_tells_what_is_pending_and_what_somebody_has_changed(run: Run, conn: Connection) -> None:
+    install(conn)
+    conn.execute("DROP INDEX lonny.wake_due_idx; DELETE FROM lonny.migration")
+    assert run("status")[1].splitlines()[2:] == [
+        "lonny: pending: migrations/0001_initial.sql",
+        "lonny: table wake: index wake_due_idx is missing",
+    ]
+
+
+def test_an_install_that_is_not_let_in_says_by_whom(
+    run: Run, conn: Connection, open_as: Connector, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(conn)
+    add_file(root, "migrations/0002_second.sql", "SELECT 1;\n")
+    monkeypatch.setattr(templates, "find", lambda: root)
+    working = open_as(autocommit=False, application_name="worker")
+    working.execute("SELECT lonny.message_create('a', 'content', 1000)")
+    before = objects(conn)
+    code, out, err = run("install", "--lock-timeout", "0.05", "--attempts", "2")
+    assert (code, out) == (1, "")
+    pid = working.info.backend_pid
+    assert re.fullmatch(
+        f'{PROG} install: the queue in schema "lonny" was in use whenever it was to be changed, 2 times in'
+        rf' 0.05 s each; now it is by session {pid} of role "postgres" \(worker\), idle in transaction, in a'
+        r" transaction for \d+ s; end that transaction, or give more time with --lock-timeout, and try again",
+        err,
+    )
+    assert objects(conn) == before
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "3601", "nan", "x"])
+def test_a_lock_timeout_is_some_seconds(capsys: pytest.CaptureFixture[str], timeout: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["install", f"--lock-timeout={timeout}"])
+    assert "must be seconds, from 0.001 to 3600" in capsys.readouterr().err
+
+
+def test_the_rendering_of_an_upgrade_has_to_say_where_events_go(run: Run) -> None:
+    refused = (
+        f"{PROG} render: an upgrade sets the event channel anew;"
+        " give --event-channel CHANNEL or --no-event-channel"
+    )
+    assert run("render", "--from", "1") == (2, "", refused)

@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 
 from pylonny import __version__, migrate, templates
 from pylonny.errors import InstallError, InvalidNameError
-from pylonny.migrate import KEEP, Installed, install, status, uninstall
+from pylonny.migrate import KEEP, Installed, Plan, install, plan, status, uninstall
 from pylonny.templates import Templates
 from tests.migration.conftest import Connector, Rows, add_file, objects
 from tests.support.sessions import Connection
@@ -34,6 +34,10 @@ NAMES = [
 def ledger(conn: Connection, schema: str = "lonny") -> Rows:
     query = sql.SQL("SELECT version, name, checksum, package_version, applied_at FROM {} ORDER BY version")
     return conn.execute(query.format(sql.Identifier(schema, "migration"))).fetchall()
+
+
+def source(conn: Connection) -> Rows:
+    return conn.execute("SELECT proname, prosrc FROM pg_proc ORDER BY oid").fetchall()
 
 
 def event_channel(conn: Connection) -> str | None:
@@ -402,11 +406,23 @@ def test_a_migration_that_was_changed_is_refused(conn: Connection, root: Path) -
     assert (objects(conn), ledger(conn)) == before
 
 
-def test_a_queue_of_a_newer_release_is_left_alone(conn: Connection) -> None:
+def test_a_migration_is_breaking_if_its_header_says_so(conn: Connection, root: Path) -> None:
+    install(conn, root=root)
+    add_file(root, "migrations/0002_second.sql", "-- Second.\n--\n-- Breaking: it has to be.\nSELECT 1;\n")
+    add_file(
+        root, "migrations/0003_third.sql", "-- Third.\n--\n-- Not breaking: it need not be.\nSELECT 1;\n"
+    )
+    install(conn, root=root)
+    flags = "SELECT version, is_breaking FROM lonny.migration ORDER BY version"
+    assert conn.execute(flags).fetchall() == [(1, False), (2, True), (3, False)]
+
+
+def test_a_queue_that_this_release_cannot_use_any_more_is_refused(conn: Connection) -> None:
     install(conn)
-    conn.execute("INSERT INTO lonny.migration VALUES (9, 'later', 'x', '9.8.7', now())")
+    conn.execute("INSERT INTO lonny.migration VALUES (9, 'later', 'x', '9.8.7', true, now())")
+    conn.execute("INSERT INTO lonny.migration VALUES (10, 'latest', 'x', '9.9', false, now())")
     before = objects(conn), ledger(conn)
-    for change in (install, uninstall):
+    for change in (install, plan, uninstall):
         with pytest.raises(InstallError) as error:
             change(conn)
         assert error.value.message == (
@@ -415,6 +431,91 @@ def test_a_queue_of_a_newer_release_is_left_alone(conn: Connection) -> None:
         )
         assert error.value.hint == "upgrade pylonny"
     assert (objects(conn), ledger(conn)) == before
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        "INSERT INTO lonny.migration VALUES (9, 'later', 'x', '9.8.7', false, now())",
+        "UPDATE lonny.template SET package_version = '9.8.7', checksum = 'x'",
+    ],
+)
+def test_a_queue_of_a_newer_release_is_left_alone(conn: Connection, later: str) -> None:
+    install(conn, "lonny", "events")
+    conn.execute(later.encode())
+    conn.execute("CREATE OR REPLACE FUNCTION lonny._clock() RETURNS timestamptz RETURN now()")
+    before = objects(conn), ledger(conn), source(conn)
+    [(version,)] = conn.execute("SELECT max(version) FROM lonny.migration").fetchall()
+    assert install(conn) == Installed("lonny", version, (), "events", "9.8.7")
+    assert plan(conn) == Plan("lonny", version, (), (), "events", "9.8.7")
+    with pytest.raises(InstallError) as error:
+        install(conn, "lonny", "other")
+    assert error.value.message == (
+        'the queue in schema "lonny" is of pylonny 9.8.7;'
+        f" this is {__version__}, which does not set its event channel"
+    )
+    assert (objects(conn), ledger(conn), source(conn)) == before
+    assert [found.package_version for found in status(conn)] == ["9.8.7"]
+
+
+def test_a_plan_is_what_an_install_does(conn: Connection, root: Path) -> None:
+    before = objects(conn)
+    files = Templates().files
+    assert plan(conn, "lonny", "events") == Plan(
+        "lonny",
+        None,
+        tuple(file.path for file in files if file.version is not None),
+        tuple(file.path for file in files if file.version is None),
+        "events",
+    )
+    assert objects(conn) == before
+    install(conn, "lonny", "events")
+    assert plan(conn) == Plan("lonny", 1, (), (), "events")
+    add_file(root, "migrations/0002_second.sql", "CREATE TABLE {{ schema }}.second ();\n")
+    with (root / "functions/_clock.sql").open("a") as file:
+        file.write("-- a change\n")
+    before = objects(conn)
+    expected = Plan("lonny", 1, ("migrations/0002_second.sql",), ("functions/_clock.sql",), "events")
+    assert plan(conn, root=root) == expected
+    assert objects(conn) == before
+    install(conn, root=root)
+    assert plan(conn, root=root) == Plan("lonny", 2, (), (), "events")
+
+
+def test_an_install_goes_to_the_version_that_one_expects_or_nowhere(conn: Connection, root: Path) -> None:
+    before = objects(conn)
+    for attempt in (install, plan):
+        with pytest.raises(InstallError) as error:
+            attempt(conn, to=2)
+        assert error.value.message == (
+            'schema "lonny" would have migration 1 then, not 2: that is the last one of pylonny'
+            f" {__version__}"
+        )
+        assert error.value.hint == "install the pylonny whose last migration that is"
+    assert objects(conn) == before
+    assert install(conn, to=1).version == 1
+    add_file(root, "migrations/0002_second.sql", "CREATE TABLE {{ schema }}.second ();\n")
+    with pytest.raises(InstallError, match="would have migration 2 then, not 1"):
+        install(conn, root=root, to=1)
+    assert install(conn, root=root, to=2).version == 2
+    # Not known to this package, and newer, but what is expected.
+    assert install(conn, to=2).newer == __version__
+
+
+def test_what_every_install_runs_is_recorded(conn: Connection, root: Path) -> None:
+    rows = "SELECT path, checksum, package_version, applied_at <= clock_timestamp() FROM lonny.template"
+    install(conn, root=root)
+    for _ in range(2):
+        assert sorted(conn.execute(rows).fetchall()) == sorted(
+            (file.path, file.checksum, __version__, True)
+            for file in Templates(root=root).files
+            if file.version is None
+        )
+        contents = (root / "install.sql").read_text()
+        (root / "install.sql").write_text(
+            contents.replace('{% include "functions/message_status.sql" %}', "")
+        )
+        install(conn, root=root)
 
 
 def test_everything_that_is_created_is_known_to_uninstall(conn: Connection) -> None:

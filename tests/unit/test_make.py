@@ -42,7 +42,7 @@ def test_a_target_ends_in_its_command(arguments: list[str], command: str) -> Non
 
 def test_help_shows_every_target_that_one_may_want() -> None:
     shown = re.findall(r"^  make ([a-z]+) +\S", run("make").stdout, re.MULTILINE)
-    assert {"help", "demo", "test", "lint", "bench", "prove", "render", "clean"} <= set(shown)
+    assert {"help", "demo", "test", "lint", "bench", "prove", "render", "snapshot", "clean"} <= set(shown)
 
 
 def test_ci_runs_lint_and_test() -> None:

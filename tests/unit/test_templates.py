@@ -139,7 +139,11 @@ def test_a_rendering_is_one_transaction_with_its_ledger() -> None:
     assert code[-1] == "COMMIT;"
     assert [line for line in code if line in ("COMMIT;", "ROLLBACK;")] == ["COMMIT;"]
     [first] = [template for template in Templates().files if template.version == 1]
-    assert f"VALUES (1, 'initial', '{first.checksum}', '{__version__}', clock_timestamp());" in rendered
+    row = f"VALUES (1, 'initial', '{first.checksum}', '{__version__}', false, clock_timestamp());"
+    assert row in rendered
+    for template in Templates().files:
+        row = f"('{template.path}', '{template.checksum}', '{__version__}', clock_timestamp())"
+        assert (row in rendered) == (template.version is None)
 
 
 def test_a_checksum_is_that_of_the_template_on_every_system(tmp_path: Path) -> None:

@@ -1,0 +1,2230 @@
+-- A queue of pylonny 0.1.0, made by: python -m pylonny render
+-- One transaction: it does all or nothing, and nothing if the schema is not as it expects.
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+SET LOCAL client_encoding = 'UTF8';
+-- The search path is that of the functions; no notices about what is normal.
+SET LOCAL search_path = pg_catalog, pg_temp;
+SET LOCAL standard_conforming_strings = on;
+SET LOCAL client_min_messages = warning;
+DO $do$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('lonny', 0));
+END
+$do$;
+
+DO $do$
+DECLARE
+    v_schema pg_namespace.oid%TYPE;
+    v_owner name;
+BEGIN
+    IF current_setting('server_version_num')::integer < 150000 THEN
+        RAISE EXCEPTION 'PostgreSQL 15 or newer is needed, this server is %',
+            current_setting('server_version')
+            USING ERRCODE = 'feature_not_supported', HINT = 'upgrade the server, or use another';
+    END IF;
+    -- Another isolation level would look at the schema as it was before the lock was had.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'an install needs the isolation level READ COMMITTED, not %',
+            upper(current_setting('transaction_isolation'))
+            USING ERRCODE = 'active_sql_transaction', HINT = 'run it in a transaction of its own';
+    END IF;
+
+    LOOP
+        SELECT n.oid INTO v_schema FROM pg_namespace n WHERE n.nspname = 'lonny';
+        EXIT WHEN FOUND;
+        IF NOT has_database_privilege(current_database(), 'CREATE') THEN
+            RAISE EXCEPTION 'role "%" may not create schema "%" in database "%"',
+                current_user, 'lonny', current_database()
+                USING ERRCODE = 'insufficient_privilege',
+                    HINT = format(
+                        'have its owner run  GRANT CREATE ON DATABASE %1$I TO %2$I  '
+                        'or  CREATE SCHEMA %3$I AUTHORIZATION %2$I',
+                        current_database(), current_user, 'lonny');
+        END IF;
+        BEGIN
+            CREATE SCHEMA "lonny";
+            COMMENT ON SCHEMA "lonny" IS 'pylonny: a message queue. Created by its install, dropped by its uninstall.';
+            RETURN;
+        EXCEPTION WHEN unique_violation OR duplicate_schema THEN
+            NULL;  -- Somebody created it meanwhile, not with an install: look at it.
+        END;
+    END LOOP;
+
+    SELECT pg_get_userbyid(c.relowner) INTO v_owner
+    FROM pg_class c
+    WHERE c.relnamespace = v_schema AND c.relname = 'migration'
+      AND obj_description(c.oid, 'pg_class') LIKE 'pylonny%';
+    IF FOUND THEN
+        -- Functions of several owners in one queue could not be replaced by any one of them.
+        IF v_owner <> current_user THEN
+            RAISE EXCEPTION 'the queue in schema "%" belongs to role "%", not to "%"',
+                'lonny', v_owner, current_user
+                USING ERRCODE = 'insufficient_privilege',
+                    HINT = format('connect as "%s", or become it with PGOPTIONS="-c role=%1$s"', v_owner);
+        END IF;
+    ELSIF EXISTS (
+        SELECT FROM pg_depend d
+        WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = v_schema AND d.deptype = 'n'
+    ) THEN
+        RAISE EXCEPTION 'schema "%" is not empty and not a queue of pylonny', 'lonny'
+            USING ERRCODE = 'duplicate_schema', HINT = 'choose another schema, or empty this one';
+    ELSIF NOT (has_schema_privilege(v_schema, 'CREATE') AND has_schema_privilege(v_schema, 'USAGE')) THEN
+        RAISE EXCEPTION 'role "%" may not create anything in schema "%"', current_user, 'lonny'
+            USING ERRCODE = 'insufficient_privilege',
+                HINT = format('have its owner run  GRANT CREATE, USAGE ON SCHEMA %I TO %I',
+                    'lonny', current_user);
+    END IF;
+END
+$do$;
+
+DO $do$
+BEGIN
+    IF EXISTS (
+        SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'lonny' AND c.relname = 'migration'
+    ) THEN
+        RAISE EXCEPTION 'schema "%" has a queue already, this script is for one that has none',
+            'lonny'
+            USING ERRCODE = 'duplicate_schema', HINT = 'bring it up to date with  python -m pylonny install';
+    END IF;
+END
+$do$;
+
+-- pylonny: a multi-tenant message queue that is nothing but PostgreSQL.
+-- Table of contents, in the order of installation. This is the only file that includes others.
+
+-- Tables, types, sequences, indexes
+-- Tables, types, sequences and indexes of the first release.
+--
+-- Upgrading at noon: nothing to upgrade from; this file only creates.
+
+CREATE TABLE "lonny".migration (
+  version         integer     NOT NULL,
+  name            text        NOT NULL,
+  checksum        text        NOT NULL,
+  package_version text        NOT NULL,
+  is_breaking     boolean     NOT NULL,
+  applied_at      timestamptz NOT NULL,
+  CONSTRAINT migration_version_pkey PRIMARY KEY (version)
+);
+COMMENT ON TABLE "lonny".migration IS 'pylonny: the ledger of what is installed in this schema, one row a migration. Its presence marks the schema as pylonny''s.';
+COMMENT ON COLUMN "lonny".migration.version IS 'Number of the migration, in the order of application.';
+COMMENT ON COLUMN "lonny".migration.name IS 'Name of the migration''s file without number and ending.';
+COMMENT ON COLUMN "lonny".migration.checksum IS 'SHA-256 (hex) of the migration''s template as it was applied.';
+COMMENT ON COLUMN "lonny".migration.package_version IS 'Version of the package that applied it.';
+COMMENT ON COLUMN "lonny".migration.is_breaking IS 'Whether packages older than it cannot use the schema any more.';
+COMMENT ON COLUMN "lonny".migration.applied_at IS 'When it was applied.';
+
+CREATE TABLE "lonny".template (
+  path            text COLLATE "C" NOT NULL,
+  checksum        text        NOT NULL,
+  package_version text        NOT NULL,
+  applied_at      timestamptz NOT NULL,
+  CONSTRAINT template_path_pkey PRIMARY KEY (path)
+);
+COMMENT ON TABLE "lonny".template IS 'The ledger of what every install runs anew, one row a file: functions and rights.';
+COMMENT ON COLUMN "lonny".template.path IS 'The file, below the folder of the templates.';
+COMMENT ON COLUMN "lonny".template.checksum IS 'SHA-256 (hex) of the template as it was applied.';
+COMMENT ON COLUMN "lonny".template.package_version IS 'Version of the package that applied it.';
+COMMENT ON COLUMN "lonny".template.applied_at IS 'When it was applied last.';
+
+CREATE TABLE "lonny".object (
+  kind     text COLLATE "C" NOT NULL,
+  name     text COLLATE "C" NOT NULL,
+  part     text COLLATE "C" NOT NULL,
+  checksum text NOT NULL,
+  CONSTRAINT object_kind_name_part_pkey PRIMARY KEY (kind, name, part)
+);
+COMMENT ON TABLE "lonny".object IS 'What the catalog said of each object when it was installed, for status to compare with what it says now (see _objects).';
+COMMENT ON COLUMN "lonny".object.kind IS 'What it is: function, table, view, sequence or type.';
+COMMENT ON COLUMN "lonny".object.name IS 'Its name.';
+COMMENT ON COLUMN "lonny".object.part IS 'Of a function the types of its arguments, else a column, an index or such; empty for the object itself.';
+COMMENT ON COLUMN "lonny".object.checksum IS 'MD5 (hex) of its definition.';
+
+
+CREATE TYPE "lonny".message_status   AS ENUM ('WAITING', 'READY', 'LOCKED');
+CREATE TYPE "lonny".dequeue_result   AS ENUM ('MESSAGE_DEQUEUED', 'MESSAGE_NOT_AVAILABLE');
+CREATE TYPE "lonny".delete_result    AS ENUM ('MESSAGE_DELETED', 'MESSAGE_NOT_FOUND', 'MESSAGE_STATE_INVALID');
+CREATE TYPE "lonny".defer_result     AS ENUM ('MESSAGE_DEFERRED', 'MESSAGE_NOT_FOUND', 'MESSAGE_STATE_INVALID');
+CREATE TYPE "lonny".heartbeat_result AS ENUM ('MESSAGE_HEARTBEATED', 'MESSAGE_NOT_FOUND', 'MESSAGE_STATE_INVALID', 'MESSAGE_BUSY');
+CREATE TYPE "lonny".cancel_result    AS ENUM ('MESSAGE_CANCELLED', 'MESSAGE_NOT_FOUND', 'MESSAGE_STATE_INVALID');
+COMMENT ON TYPE "lonny".message_status IS 'Where a message is in its life: WAITING (for its delay, or for its channel''s policy to release it), READY (the next dequeue may take it) or LOCKED (a worker has it, or had it and its lock''s end was not noticed yet).';
+COMMENT ON TYPE "lonny".dequeue_result IS 'What message_dequeue answers.';
+COMMENT ON TYPE "lonny".delete_result IS 'What message_delete answers.';
+COMMENT ON TYPE "lonny".defer_result IS 'What message_defer answers.';
+COMMENT ON TYPE "lonny".heartbeat_result IS 'What message_heartbeat answers.';
+COMMENT ON TYPE "lonny".cancel_result IS 'What message_cancel answers.';
+
+
+CREATE TABLE "lonny".message (
+  id           bigint      GENERATED ALWAYS AS IDENTITY,
+  lane         bigint      NOT NULL,
+  lock_ms      bigint      NOT NULL,
+  created_at   timestamptz NOT NULL,
+  dequeue_at   timestamptz NOT NULL,
+  timer_at     timestamptz,
+  locked_at    timestamptz,
+  unlock_at    timestamptz,
+  policy_id    bigint,
+  num_attempts integer     NOT NULL DEFAULT 0,
+  status       "lonny".message_status NOT NULL,
+  channel      text COLLATE "C",
+  content      bytea       NOT NULL,
+  state        bytea,
+  CONSTRAINT message_id_pkey PRIMARY KEY (id),
+  CONSTRAINT message_channel_check CHECK ((channel IS NULL) = (lane = 0))
+) WITH (
+  -- To give pages back to the disk a vacuum locks out everybody, if only for a moment; a queue fills them again.
+  vacuum_truncate = false
+);
+COMMENT ON TABLE "lonny".message IS 'The messages, one row each. Read it as you like; change it only through the functions.';
+COMMENT ON COLUMN "lonny".message.id IS 'Number of the message, ascending in the order of creation; never used again.';
+COMMENT ON COLUMN "lonny".message.lane IS 'The rotation''s key: a hash of the channel, or 0 for all messages created without one.';
+COMMENT ON COLUMN "lonny".message.lock_ms IS 'How long a dequeue locks the message, in milliseconds.';
+COMMENT ON COLUMN "lonny".message.created_at IS 'When it was created.';
+COMMENT ON COLUMN "lonny".message.dequeue_at IS 'When it is due, and with id its place in the channel: the time of its creation or deferral plus the delay.';
+COMMENT ON COLUMN "lonny".message.timer_at IS 'When a dequeue has to look at it: the end of its delay (WAITING) or of its lock (LOCKED); NULL if there is nothing to look at.';
+COMMENT ON COLUMN "lonny".message.locked_at IS 'When it was dequeued last; NULL if never.';
+COMMENT ON COLUMN "lonny".message.unlock_at IS 'When the lock of its last dequeue ends or ended; NULL if it was not dequeued since its creation or deferral.';
+COMMENT ON COLUMN "lonny".message.policy_id IS 'The version of the channel''s policy that released it last; NULL if it was released without one.';
+COMMENT ON COLUMN "lonny".message.num_attempts IS 'How often it was dequeued: the fencing token.';
+COMMENT ON COLUMN "lonny".message.status IS 'WAITING, READY or LOCKED.';
+COMMENT ON COLUMN "lonny".message.channel IS 'Its channel; NULL if it was created without one (_channel_name tells the name that such a message goes by).';
+COMMENT ON COLUMN "lonny".message.content IS 'What the producer gave.';
+COMMENT ON COLUMN "lonny".message.state IS 'What the worker kept at the last deferral that gave a state.';
+
+-- One index a question, so that each holds only the rows that may answer it.
+CREATE INDEX message_ready_idx ON "lonny".message (lane, dequeue_at, id) WHERE status = 'READY';
+COMMENT ON INDEX "lonny".message_ready_idx IS 'Which message is next, in rotation over the lanes?';
+CREATE INDEX message_waiting_idx ON "lonny".message (lane, dequeue_at, id) WHERE status = 'WAITING' AND lane <> 0;
+COMMENT ON INDEX "lonny".message_waiting_idx IS 'Which message of a channel is the next to be released?';
+CREATE INDEX message_locked_idx ON "lonny".message (lane) WHERE status = 'LOCKED' AND lane <> 0;
+COMMENT ON INDEX "lonny".message_locked_idx IS 'How many of a channel are out?';
+CREATE INDEX message_timer_idx ON "lonny".message (timer_at, id) WHERE timer_at IS NOT NULL;
+COMMENT ON INDEX "lonny".message_timer_idx IS 'Which delays and locks are over?';
+
+
+CREATE TABLE "lonny".channel_policy (
+  id                  bigint  GENERATED ALWAYS AS IDENTITY,
+  channel             text COLLATE "C" NOT NULL,
+  max_concurrency     integer,
+  release_interval_ms bigint,
+  cleared             boolean NOT NULL,
+  CONSTRAINT channel_policy_channel_id_pkey PRIMARY KEY (channel, id)
+);
+COMMENT ON TABLE "lonny".channel_policy IS 'Versions of the channels'' policies, only ever added to, so that setting one waits for nobody; the highest id of a channel is in force, older ones are removed in passing.';
+COMMENT ON COLUMN "lonny".channel_policy.id IS 'Number of the version.';
+COMMENT ON COLUMN "lonny".channel_policy.channel IS 'The channel it is for.';
+COMMENT ON COLUMN "lonny".channel_policy.max_concurrency IS 'How many messages of the channel may be out at a time; 0: paused, NULL: no limit.';
+COMMENT ON COLUMN "lonny".channel_policy.release_interval_ms IS 'Milliseconds between two dequeues of the channel; NULL: no interval.';
+COMMENT ON COLUMN "lonny".channel_policy.cleared IS 'True if this version says that the channel has no policy.';
+
+CREATE VIEW "lonny"._policy_in_force AS
+SELECT p.id, p.channel, p.max_concurrency, p.release_interval_ms
+  FROM (SELECT DISTINCT ON (v.channel) v.id, v.channel, v.max_concurrency, v.release_interval_ms, v.cleared
+          FROM "lonny".channel_policy v
+         ORDER BY v.channel, v.id DESC) p
+ WHERE NOT p.cleared;
+COMMENT ON VIEW "lonny"._policy_in_force IS 'The policies in force, one row a channel that has one.';
+COMMENT ON COLUMN "lonny"._policy_in_force.id IS 'Number of the version that is in force.';
+COMMENT ON COLUMN "lonny"._policy_in_force.channel IS 'The channel it is for.';
+COMMENT ON COLUMN "lonny"._policy_in_force.max_concurrency IS 'How many messages of the channel may be out at a time; 0: paused, NULL: no limit.';
+COMMENT ON COLUMN "lonny"._policy_in_force.release_interval_ms IS 'Milliseconds between two dequeues of the channel; NULL: no interval.';
+
+
+CREATE TABLE "lonny".wake (
+  lane        bigint NOT NULL,
+  at          timestamptz,
+  released_at timestamptz,
+  channel     text COLLATE "C" NOT NULL
+) WITH (vacuum_truncate = false);
+COMMENT ON TABLE "lonny".wake IS 'Signals and timers, only ever added to: look at this channel, now or at a time; deleted when that was done.';
+COMMENT ON COLUMN "lonny".wake.lane IS 'The channel''s lane.';
+COMMENT ON COLUMN "lonny".wake.at IS 'When to look at the channel; NULL: now.';
+COMMENT ON COLUMN "lonny".wake.released_at IS 'Set if this is the timer of a release interval: the time of the dequeue that the interval follows.';
+COMMENT ON COLUMN "lonny".wake.channel IS 'The channel to look at.';
+-- It has no key (an index entry a wake for nothing). Without this a publication of all tables would make its deletes fail.
+ALTER TABLE "lonny".wake REPLICA IDENTITY FULL;
+
+CREATE INDEX wake_due_idx ON "lonny".wake (lane) WHERE at IS NULL;
+COMMENT ON INDEX "lonny".wake_due_idx IS 'Which channel is to be looked at next, in rotation over the lanes?';
+CREATE INDEX wake_timer_idx ON "lonny".wake (at, lane) WHERE at IS NOT NULL;
+COMMENT ON INDEX "lonny".wake_timer_idx IS 'Which timers are over?';
+CREATE INDEX wake_lane_idx ON "lonny".wake (lane) WHERE at IS NOT NULL OR released_at IS NOT NULL;
+COMMENT ON INDEX "lonny".wake_lane_idx IS 'Which timers has this channel, and when was it released last?';
+
+
+-- Sequences, because what one session sets all others see at once, without a row, a lock or a wait, and even if it rolls back.
+-- Unlogged: after a crash the rotation may begin anywhere.
+CREATE UNLOGGED SEQUENCE "lonny".rotation AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE "lonny".rotation IS 'The lane that was served last.';
+CREATE UNLOGGED SEQUENCE "lonny".wake_rotation AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE "lonny".wake_rotation IS 'The lane whose wakes were handled last.';
+
+
+CREATE TYPE "lonny".dequeued AS (
+  result       "lonny".dequeue_result,
+  id           bigint,
+  channel      text,
+  content      bytea,
+  state        bytea,
+  num_attempts integer,
+  is_unlocked  boolean,
+  unlock_at    timestamptz,
+  retry_ms     bigint
+);
+COMMENT ON TYPE "lonny".dequeued IS 'A row of message_dequeue. It may grow at the end: name the columns that you read.';
+COMMENT ON COLUMN "lonny".dequeued.result IS 'MESSAGE_DEQUEUED, or MESSAGE_NOT_AVAILABLE in a row of its own.';
+COMMENT ON COLUMN "lonny".dequeued.id IS 'The message.';
+COMMENT ON COLUMN "lonny".dequeued.channel IS 'Its channel.';
+COMMENT ON COLUMN "lonny".dequeued.content IS 'Its content.';
+COMMENT ON COLUMN "lonny".dequeued.state IS 'The state that a deferral left with it, or NULL.';
+COMMENT ON COLUMN "lonny".dequeued.num_attempts IS 'How often it was dequeued, this time included: the fencing token for delete, defer and heartbeat.';
+COMMENT ON COLUMN "lonny".dequeued.is_unlocked IS 'True if this delivery follows a lock that expired, false after a create or a defer.';
+COMMENT ON COLUMN "lonny".dequeued.unlock_at IS 'When the lock ends.';
+COMMENT ON COLUMN "lonny".dequeued.retry_ms IS 'With MESSAGE_NOT_AVAILABLE: milliseconds until something known can become available; NULL if nothing is known.';
+
+CREATE TYPE "lonny".deleted AS (
+  id     bigint,
+  result "lonny".delete_result
+);
+COMMENT ON TYPE "lonny".deleted IS 'A row of message_delete_many. It may grow at the end: name the columns that you read.';
+COMMENT ON COLUMN "lonny".deleted.id IS 'The message, as it was given.';
+COMMENT ON COLUMN "lonny".deleted.result IS 'What became of it.';
+
+CREATE TYPE "lonny".message_state AS (
+  id           bigint,
+  status       "lonny".message_status,
+  channel      text,
+  num_attempts integer,
+  created_at   timestamptz,
+  dequeue_at   timestamptz,
+  locked_at    timestamptz,
+  unlock_at    timestamptz
+);
+COMMENT ON TYPE "lonny".message_state IS 'A row of message_status. It may grow at the end: name the columns that you read.';
+COMMENT ON COLUMN "lonny".message_state.id IS 'The message.';
+COMMENT ON COLUMN "lonny".message_state.status IS 'WAITING, READY or LOCKED.';
+COMMENT ON COLUMN "lonny".message_state.channel IS 'Its channel.';
+COMMENT ON COLUMN "lonny".message_state.num_attempts IS 'How often it was dequeued.';
+COMMENT ON COLUMN "lonny".message_state.created_at IS 'When it was created.';
+COMMENT ON COLUMN "lonny".message_state.dequeue_at IS 'When it is or was due.';
+COMMENT ON COLUMN "lonny".message_state.locked_at IS 'When it was dequeued last; NULL if never.';
+COMMENT ON COLUMN "lonny".message_state.unlock_at IS 'When the lock of its last dequeue ends or ended; NULL if it was not dequeued since its creation or deferral.';
+
+INSERT INTO "lonny".migration (version, name, checksum, package_version, is_breaking, applied_at)
+VALUES (1, 'initial', 'e6122e52c3acfec87852f9c548647ac0e584fa58192d2ec807385226ac5b1925', '0.1.0', false, clock_timestamp());
+DELETE FROM "lonny".object;
+
+
+-- The one clock, the one hash, the one place that knows of the event channel
+CREATE OR REPLACE FUNCTION "lonny"._clock()
+RETURNS timestamptz
+LANGUAGE sql VOLATILE PARALLEL SAFE
+AS $function$
+  -- No SET clause: with one it could not be inlined, and it is called in every statement.
+  SELECT pg_catalog.clock_timestamp()
+$function$;
+COMMENT ON FUNCTION "lonny"._clock() IS 'The one clock of the queue: the time now, not the transaction''s or the statement''s. Tests replace it.';
+
+CREATE OR REPLACE FUNCTION "lonny"._lane(p_channel text)
+RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+  -- No SET clause: with one it could not be inlined. 0 is kept for messages without a channel, and the lowest
+  -- number for what is before all lanes.
+  SELECT COALESCE(NULLIF(GREATEST(pg_catalog.hashtextextended(p_channel COLLATE "C", 0), -9223372036854775807), 0), 1)
+$function$;
+COMMENT ON FUNCTION "lonny"._lane(text) IS 'The rotation''s key of a named channel. Two channels that collide share turns, nothing else.';
+
+CREATE OR REPLACE FUNCTION "lonny"._channel_name(p_channel text, p_id bigint, p_created_at timestamptz)
+RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+  -- No SET clause: with one it could not be inlined. Derived, not stored: a uuid in the row is written twice a message, and to draw one costs more
+  -- than to insert the row.
+  SELECT COALESCE(p_channel, pg_catalog.md5(pg_catalog.int8send(p_id) OPERATOR(pg_catalog.||) pg_catalog.timestamptz_send(p_created_at))::pg_catalog.uuid::pg_catalog.text)
+$function$;
+COMMENT ON FUNCTION "lonny"._channel_name(text, bigint, timestamptz) IS
+'The name of a message''s channel. One without a channel goes by a uuid of its own, a hash of its id and the time of its creation in microseconds.';
+
+CREATE OR REPLACE FUNCTION "lonny"._event_channel()
+RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+  -- Inlined as a constant: where events are off, asking costs nothing.
+  SELECT NULL::pg_catalog.text
+$function$;
+COMMENT ON FUNCTION "lonny"._event_channel() IS 'The channel that events are sent to with NOTIFY, or NULL if events are off. Set by install.';
+
+CREATE OR REPLACE FUNCTION "lonny"._event_notify(p_type text, p_id bigint, p_channel text, p_delay_ms bigint)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $function$
+BEGIN
+  -- At most 512 bytes of channel name, six bytes each when escaped: always below the 8000 bytes that NOTIFY takes.
+  PERFORM pg_notify("lonny"._event_channel(), json_strip_nulls(json_build_object(
+    'type', p_type, 'id', p_id, 'channel', p_channel, 'delay_ms', p_delay_ms))::text);
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._event_notify(text, bigint, text, bigint) IS 'Sends an event; what is NULL is left out. Delivered when, and only if, the transaction commits.';
+
+CREATE OR REPLACE FUNCTION "lonny"._raise_invalid(p_argument text, p_value text, p_hint text)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $function$
+BEGIN
+  IF p_value IS NULL THEN
+    RAISE EXCEPTION '% must not be NULL', p_argument
+      USING ERRCODE = 'null_value_not_allowed', HINT = p_hint;
+  END IF;
+  RAISE EXCEPTION 'invalid %: %', p_argument,
+      CASE WHEN p_value = '' THEN '''''' WHEN length(p_value) > 80 THEN left(p_value, 80) || '…' ELSE p_value END
+    USING ERRCODE = 'invalid_parameter_value', HINT = p_hint;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._raise_invalid(text, text, text) IS 'Refuses an argument: 22004 if it is NULL, else 22023, with its name, its value and what would be right.';
+
+
+-- Putting messages in
+CREATE OR REPLACE FUNCTION "lonny".message_create(channel text, content bytea, lock_ms bigint, delay_ms bigint DEFAULT 0)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $function$
+-- Locks nothing that anyone else touches: it only inserts. Its transaction may stay open for an hour or roll back, and nobody notices.
+DECLARE
+  v_now        timestamptz := "lonny"._clock();
+  v_lane       bigint := 0;
+  v_is_limited boolean;
+  v_id         bigint;
+BEGIN
+  IF octet_length(message_create.channel) NOT BETWEEN 1 AND 512 THEN
+    PERFORM "lonny"._raise_invalid('channel', message_create.channel, 'Give a name of 1 to 512 bytes, or NULL for no channel.');
+  END IF;
+  IF message_create.content IS NULL THEN
+    PERFORM "lonny"._raise_invalid('content', NULL, 'Give the content as bytea; it may be empty.');
+  END IF;
+  IF message_create.lock_ms IS NULL OR message_create.lock_ms NOT BETWEEN 0 AND 3155760000000 THEN
+    PERFORM "lonny"._raise_invalid('lock_ms', message_create.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years).');
+  END IF;
+  IF message_create.delay_ms IS NULL OR message_create.delay_ms NOT BETWEEN -3155760000000 AND 3155760000000 THEN
+    PERFORM "lonny"._raise_invalid('delay_ms', message_create.delay_ms::text, 'Give milliseconds from -3155760000000 to 3155760000000 (100 years either way).');
+  END IF;
+
+  IF message_create.channel IS NOT NULL THEN
+    v_lane := "lonny"._lane(message_create.channel);
+    -- A policy that is committed while we look is not seen here; the dequeue that takes the message will see it and put the message back.
+    SELECT NOT p.cleared INTO v_is_limited
+      FROM "lonny".channel_policy p WHERE p.channel = message_create.channel ORDER BY p.id DESC LIMIT 1;
+    IF v_is_limited AND message_create.delay_ms <= 0 THEN
+      INSERT INTO "lonny".wake (lane, channel) VALUES (v_lane, message_create.channel);
+    END IF;
+  END IF;
+  INSERT INTO "lonny".message AS m (lane, lock_ms, created_at, dequeue_at, timer_at, status, channel, content)
+  VALUES (v_lane, message_create.lock_ms, v_now, v_now + message_create.delay_ms * interval '1 ms',
+          CASE WHEN message_create.delay_ms > 0 THEN v_now + message_create.delay_ms * interval '1 ms' END,
+          CASE WHEN message_create.delay_ms > 0 OR v_is_limited THEN 'WAITING'::"lonny".message_status ELSE 'READY' END,
+          message_create.channel, message_create.content)
+  RETURNING m.id INTO v_id;
+
+  IF "lonny"._event_channel() IS NOT NULL THEN
+    PERFORM "lonny"._event_notify('MESSAGE_CREATED', v_id, "lonny"._channel_name(message_create.channel, v_id, v_now), message_create.delay_ms);
+  END IF;
+  RETURN v_id;
+END
+$function$;
+COMMENT ON FUNCTION "lonny".message_create(text, bytea, bigint, bigint) IS
+'Puts a message into a channel and returns its id.
+It can be dequeued once the calling transaction has committed and delay_ms milliseconds have passed since the call; a negative delay puts it ahead of others in its channel. channel NULL: no channel; all such messages share one turn, first in, first out. lock_ms is for how many milliseconds a dequeue locks it and a heartbeat extends the lock. Errors: 22004, 22023.';
+
+CREATE OR REPLACE FUNCTION "lonny".message_create_many(channels text[], contents bytea[], lock_ms bigint[], delay_ms bigint[] DEFAULT '{0}')
+RETURNS SETOF bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $function$
+-- As message_create, in one statement for all: it only inserts, so batches in any order neither wait nor deadlock.
+DECLARE
+  v_count  integer := cardinality(message_create_many.contents);
+  v_lock   bigint[] := message_create_many.lock_ms;
+  v_delay  bigint[] := message_create_many.delay_ms;
+  v_now    timestamptz := "lonny"._clock();
+  v_row    record;
+  v_ids    bigint[];
+BEGIN
+  IF v_count IS NULL THEN
+    PERFORM "lonny"._raise_invalid('contents', NULL, 'Give an array of bytea, one element a message.');
+  END IF;
+  IF v_lock IS NULL OR cardinality(v_lock) NOT IN (1, v_count) THEN
+    PERFORM "lonny"._raise_invalid('lock_ms', v_lock::text, format('Give one element for all or as many as contents (%s).', v_count));
+  END IF;
+  IF v_delay IS NULL OR cardinality(v_delay) NOT IN (1, v_count) THEN
+    PERFORM "lonny"._raise_invalid('delay_ms', v_delay::text, format('Give one element for all or as many as contents (%s).', v_count));
+  END IF;
+  IF cardinality(message_create_many.channels) <> v_count THEN
+    PERFORM "lonny"._raise_invalid('channels', message_create_many.channels::text, format('Give as many elements as contents (%s), or NULL for no channels.', v_count));
+  END IF;
+  IF cardinality(v_lock) = 1 THEN
+    v_lock := array_fill((SELECT unnest(v_lock)), ARRAY[v_count]);
+  END IF;
+  -- Also when it has as many: of any shape, it is counted from 1 to the end below.
+  v_delay := CASE WHEN cardinality(v_delay) = 1 THEN array_fill((SELECT unnest(v_delay)), ARRAY[v_count])
+                  ELSE ARRAY (SELECT unnest(v_delay)) END;
+
+  SELECT u.* INTO v_row
+    FROM unnest(message_create_many.channels, message_create_many.contents, v_lock, v_delay)
+         WITH ORDINALITY AS u (channel, content, lock_ms, delay_ms, n)
+   WHERE octet_length(u.channel) NOT BETWEEN 1 AND 512
+      OR u.content IS NULL
+      OR u.lock_ms IS NULL OR u.lock_ms NOT BETWEEN 0 AND 3155760000000
+      OR u.delay_ms IS NULL OR u.delay_ms NOT BETWEEN -3155760000000 AND 3155760000000
+   ORDER BY u.n LIMIT 1;
+  IF FOUND THEN
+    IF octet_length(v_row.channel) NOT BETWEEN 1 AND 512 THEN
+      PERFORM "lonny"._raise_invalid(format('channels[%s]', v_row.n), v_row.channel, 'Give names of 1 to 512 bytes, or NULL for no channel.');
+    ELSIF v_row.content IS NULL THEN
+      PERFORM "lonny"._raise_invalid(format('contents[%s]', v_row.n), NULL, 'Give every content as bytea; it may be empty.');
+    ELSIF v_row.lock_ms IS NULL OR v_row.lock_ms NOT BETWEEN 0 AND 3155760000000 THEN
+      PERFORM "lonny"._raise_invalid(format('lock_ms[%s]', v_row.n), v_row.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years).');
+    ELSE
+      PERFORM "lonny"._raise_invalid(format('delay_ms[%s]', v_row.n), v_row.delay_ms::text, 'Give milliseconds from -3155760000000 to 3155760000000 (100 years either way).');
+    END IF;
+  END IF;
+
+  WITH given AS (
+    SELECT u.channel, CASE WHEN u.channel IS NULL THEN 0 ELSE "lonny"._lane(u.channel) END AS lane,
+           u.content, u.lock_ms, u.delay_ms, v_now + u.delay_ms * interval '1 ms' AS at, u.n
+      FROM unnest(message_create_many.channels, message_create_many.contents, v_lock, v_delay)
+           WITH ORDINALITY AS u (channel, content, lock_ms, delay_ms, n)
+  ), created AS (
+    INSERT INTO "lonny".message AS m (lane, lock_ms, created_at, dequeue_at, timer_at, status, channel, content)
+    SELECT g.lane, g.lock_ms, v_now, g.at,
+           CASE WHEN g.delay_ms > 0 THEN g.at END,
+           CASE WHEN g.delay_ms > 0
+                  OR g.lane <> 0 AND (SELECT NOT p.cleared FROM "lonny".channel_policy p WHERE p.channel = g.channel ORDER BY p.id DESC LIMIT 1)
+                THEN 'WAITING'::"lonny".message_status ELSE 'READY' END,
+           g.channel, g.content
+      FROM given g ORDER BY g.n
+    RETURNING m.id, m.lane, m.channel, m.status, m.timer_at
+  ), woken AS (
+    INSERT INTO "lonny".wake (lane, channel)
+    SELECT DISTINCT c.lane, c.channel FROM created c WHERE c.status = 'WAITING' AND c.timer_at IS NULL
+  )
+  -- Ids are drawn in the order of insertion, which is the order of the input.
+  SELECT array_agg(c.id ORDER BY c.id) INTO v_ids FROM created c;
+  IF "lonny"._event_channel() IS NOT NULL THEN
+    PERFORM "lonny"._event_notify('MESSAGE_CREATED', u.id, "lonny"._channel_name(u.channel, u.id, v_now), u.delay_ms)
+       FROM unnest(v_ids, message_create_many.channels, v_delay) AS u (id, channel, delay_ms);
+  END IF;
+  RETURN QUERY SELECT u.id FROM unnest(v_ids) AS u (id);
+END
+$function$;
+COMMENT ON FUNCTION "lonny".message_create_many(text[], bytea[], bigint[], bigint[]) IS
+'Puts many messages in at once and returns their ids in the order of the input.
+channels NULL, or an element NULL: no channel. lock_ms and delay_ms, in milliseconds, have one element for all or as many as contents. Each message is as by message_create. Errors: 22004, 22023, also for arrays of lengths that do not fit; then nothing is created.';
+
+
+-- Deciding when a message becomes ready
+CREATE OR REPLACE FUNCTION "lonny"._channel_survey(
+  p_lane bigint, p_policy "lonny"._policy_in_force, p_released_at timestamptz, p_now timestamptz, p_over_ids bigint[],
+  OUT room bigint, OUT num_due integer, OUT num_foreign integer, OUT num_overtaking integer, OUT over_ids bigint[], OUT ready_ids bigint[],
+  OUT suspect_ids bigint[], OUT is_flooded boolean, OUT is_ending boolean, OUT released_at timestamptz, OUT release_at timestamptz, OUT early_at timestamptz,
+  OUT next_status "lonny".message_status, OUT next_at timestamptz, OUT next_id bigint, OUT is_next_held boolean)
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- Counts what a channel has out: ready and locked together in one statement, so in one snapshot. In two, a message that is dequeued
+-- between them would be in neither. A lock that is over holds its place until that was noticed: a heartbeat may still renew it. A foreign message
+-- holds none, since no dequeue may take it before an advance has released it; but one that did not see the policy yet may be taking it at this
+-- moment: a suspect.
+--
+-- A row version whose xmax is another's (an update leaves the lock that it came with: xmax = xmin) is being updated, deleted or locked by a
+-- transaction that is not over, or was by one that rolled back: it may end without seeing what this transaction does.
+--
+-- Of the ready ones the limit and c_ahead more are read. If there are more, suspects may be among those that were not.
+DECLARE
+  c_batch CONSTANT integer := 200;
+  c_ahead CONSTANT integer := 1000;
+  -- One more than the limit tells that it is exceeded; where there is none, only an interval, c_batch does for it. c_ahead more is still an integer.
+  v_cap     integer := LEAST(COALESCE(p_policy.max_concurrency, c_batch), 2147480000) + 1;
+  v_out     bigint;
+  v_ready   bigint;
+  v_waiting integer;
+BEGIN
+  SELECT l.num + r.num_own, r.num, r.num - r.num_own, COALESCE(r.ready_ids, '{}'), COALESCE(r.suspect_ids, '{}'),
+         COALESCE(l.is_held AND p_policy.max_concurrency IS NOT NULL, false) OR COALESCE(r.is_held, false),
+         d.num, d.num_due, COALESCE(d.is_held, false), d.early_at
+    INTO v_out, v_ready, num_foreign, ready_ids, suspect_ids, is_ending, v_waiting, num_due, is_next_held, early_at
+    FROM (SELECT count(*) AS num, bool_or(x.xmax <> 0 AND x.xmax <> x.xmin) AS is_held
+            FROM (SELECT m.xmin, m.xmax FROM "lonny".message m
+                   WHERE m.status = 'LOCKED' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel
+                   LIMIT v_cap + c_batch) x) l,
+         (SELECT count(*) AS num,
+                 count(*) FILTER (WHERE x.is_own) AS num_own,
+                 array_agg(x.id ORDER BY x.dequeue_at, x.id) FILTER (WHERE x.is_own) AS ready_ids,
+                 array_agg(x.id) FILTER (WHERE x.is_held AND NOT x.is_own) AS suspect_ids,
+                 bool_or(x.is_held AND x.is_own) AS is_held
+            FROM (SELECT m.id, m.dequeue_at, m.policy_id IS NOT DISTINCT FROM p_policy.id AS is_own, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held
+                    FROM "lonny".message m
+                   WHERE m.status = 'READY' AND m.lane = p_lane AND m.channel = p_policy.channel
+                   ORDER BY m.dequeue_at, m.id LIMIT v_cap + c_ahead) x) r,
+         (SELECT count(*) AS num, count(*) FILTER (WHERE x.is_due) AS num_due, bool_or(x.is_held AND x.is_due) AS is_held,
+                 min(x.dequeue_at) FILTER (WHERE NOT x.is_due AND x.timer_at IS NULL) AS early_at
+            FROM (SELECT m.dequeue_at, m.timer_at, m.dequeue_at <= p_now AS is_due, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held
+                    FROM "lonny".message m
+                   WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel
+                   ORDER BY m.dequeue_at, m.id LIMIT 2) x) d;
+
+  -- The rest as a rule need not be asked.
+  IF v_waiting = 2 AND early_at IS NULL THEN
+    SELECT min(x.dequeue_at) FILTER (WHERE x.timer_at IS NULL) INTO early_at
+      FROM (SELECT m.dequeue_at, m.timer_at FROM "lonny".message m
+             WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel AND m.dequeue_at > p_now
+             ORDER BY m.dequeue_at, m.id LIMIT 100) x;
+  END IF;
+  num_overtaking := 0;
+  IF num_due > 0 AND ready_ids <> '{}' THEN
+    SELECT count(*) INTO num_overtaking
+      FROM (SELECT m.dequeue_at, m.id FROM "lonny".message m WHERE m.id = ready_ids[cardinality(ready_ids)] LIMIT 1) last, LATERAL (
+           SELECT FROM "lonny".message m
+            WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel
+              AND m.dequeue_at <= p_now AND (m.dequeue_at, m.id) < (last.dequeue_at, last.id)
+            LIMIT c_batch) x;
+  END IF;
+  released_at := p_released_at;
+  IF p_policy.release_interval_ms > 0 THEN
+    SELECT GREATEST(p_released_at, max(x.released_at)) INTO released_at
+      FROM "lonny".wake x
+     WHERE (x.at IS NOT NULL OR x.released_at IS NOT NULL) AND x.lane = p_lane AND x.channel = p_policy.channel;
+    release_at := released_at + p_policy.release_interval_ms * interval '1 ms';
+  END IF;
+
+  is_flooded := v_ready = v_cap + c_ahead;
+  room := COALESCE(p_policy.max_concurrency, 2147483647) - v_out;
+  over_ids := CASE WHEN p_over_ids = '{}' THEN p_over_ids
+                   ELSE ARRAY (SELECT m.id FROM unnest(p_over_ids) AS u (id), LATERAL (
+                                 SELECT x.id, x.dequeue_at FROM "lonny".message x
+                                  WHERE x.id = u.id AND x.status = 'LOCKED' AND x.unlock_at <= p_now LIMIT 1) m
+                                ORDER BY m.dequeue_at, m.id) END;
+
+  -- Only if there is something to compare: as a rule the one that waits first is the next.
+  IF over_ids <> '{}' OR num_foreign > 0 OR ready_ids <> '{}' AND num_due > 0 THEN
+    SELECT n.status, n.dequeue_at, n.id, n.is_held INTO next_status, next_at, next_id, is_next_held
+      FROM ((SELECT m.status, m.dequeue_at, m.id, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held FROM "lonny".message m
+              WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_policy.channel AND m.dequeue_at <= p_now
+              ORDER BY m.dequeue_at, m.id LIMIT 1)
+            UNION ALL
+            (SELECT m.status, m.dequeue_at, m.id, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held FROM "lonny".message m
+              WHERE m.id = over_ids[1] AND m.status = 'LOCKED')
+            UNION ALL
+            (SELECT m.status, m.dequeue_at, m.id, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held FROM "lonny".message m
+              WHERE m.status = 'READY' AND m.lane = p_lane AND m.channel = p_policy.channel AND m.policy_id IS DISTINCT FROM p_policy.id
+                AND num_foreign > 0
+              ORDER BY m.dequeue_at, m.id LIMIT 1)) n
+     ORDER BY n.dequeue_at, n.id LIMIT 1;
+  ELSIF num_due > 0 THEN
+    next_status := 'WAITING';
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._channel_survey(bigint, "lonny"._policy_in_force, timestamptz, timestamptz, bigint[]) IS
+'What a channel has out, and what could come next. p_policy is the policy in force, p_released_at the last release that the caller knows of, p_now the time, p_over_ids messages of the channel whose lock may be over.
+room: how many more may be out, negative if too many are. num_due: how many wait and are due, two at most. num_foreign: ready, but released by another version of the policy or by none. num_overtaking: wait, due, although they sort before something ready. over_ids: those of p_over_ids whose lock is over, in order. ready_ids: released by this policy, in order. suspect_ids: foreign, and perhaps in another transaction''s hands. is_flooded: there are too many to know all suspects. is_ending: something that is out is in another''s hands. release_at: when the interval ends. early_at: when something is due that was due before, as the clock was set back; it has no timer. next_status: the status of the message that would be the next to release, NULL if there is none; next_at, next_id: its place, if others are ready; is_next_held: it is perhaps in another transaction''s hands.';
+
+CREATE OR REPLACE FUNCTION "lonny"._timer_set(p_lane bigint, p_channel text, p_at timestamptz, p_released_at timestamptz)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $function$
+BEGIN
+  -- One that is there already is held, lest another transaction deletes it that does not see yet what this one wants it for.
+  PERFORM FROM "lonny".wake w
+    WHERE (w.at IS NOT NULL OR w.released_at IS NOT NULL) AND w.lane = p_lane AND w.channel = p_channel
+      AND w.at <= p_at AND (p_released_at IS NULL OR w.released_at = p_released_at)
+    LIMIT 1 FOR KEY SHARE SKIP LOCKED;
+  IF NOT FOUND THEN
+    INSERT INTO "lonny".wake (lane, channel, at, released_at) VALUES (p_lane, p_channel, p_at, p_released_at);
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._timer_set(bigint, text, timestamptz, timestamptz) IS
+'Has a channel looked at when p_at is over, unless a timer does so already. p_released_at: the release that an interval is counted from, or NULL.';
+
+CREATE OR REPLACE FUNCTION "lonny"._channel_advance(p_lane bigint, p_channel text, p_released_at timestamptz, p_over_ids bigint[], p_max integer)
+RETURNS bigint[]
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- The one place that decides what of a limited channel becomes ready. It is level-triggered: it looks at what is, and keeps no count that
+-- could drift. The caller holds the lane's mutex until the end of its transaction, and has removed the wakes that brought it here before.
+--
+-- Why nothing is forgotten: whoever changes something that matters here commits a wake with it. A wake that was removed was visible, so
+-- its cause is visible to the statements below, which take their snapshots later; a wake that was not visible stays for the next time.
+-- What is passed by because another transaction holds its row gets a timer, since that transaction may roll back and leave no trace.
+--
+-- Why limits are exact: only the holder of the mutex makes messages of a limited channel ready, and it sees all that earlier holders
+-- committed. A message that slipped by (created before the policy was visible) is stopped by the dequeue that would take it.
+--
+-- With p_max = 1 the caller takes what is released, and may stay open for an hour: no other row is changed, but the one whose place it takes (one
+-- ready that sorts after it, or one whose lock is over; more of these only if they are more than the limit, and foreign ones if too many are).
+DECLARE
+  -- c_look: when to look again at what was passed by.
+  c_look       CONSTANT interval := interval '200 ms';
+  c_batch      CONSTANT bigint := 200;
+  v_now        timestamptz := "lonny"._clock();
+  v_policy     "lonny"._policy_in_force;
+  v_survey     record;
+  v_is_cleared boolean;
+  v_has_older  boolean;
+  v_room       bigint := 2147483647;
+  v_held       bigint := 0;
+  v_count      bigint;
+  v_moved      bigint := 0;
+  v_back       integer := 0;
+  v_released   bigint[] := ARRAY[]::bigint[];
+  v_waiting    bigint := 2147483647;
+  v_more       boolean := true;
+  v_tidy       boolean := false;
+  v_doubt      boolean := false;
+  v_left_at    timestamptz;
+BEGIN
+  SELECT p.id, p.channel, p.max_concurrency, p.release_interval_ms, p.cleared,
+         COALESCE((SELECT true FROM "lonny".channel_policy x WHERE x.channel = p_channel AND x.id < p.id LIMIT 1), false)
+    INTO v_policy.id, v_policy.channel, v_policy.max_concurrency, v_policy.release_interval_ms, v_is_cleared, v_has_older
+    FROM "lonny".channel_policy p WHERE p.channel = p_channel ORDER BY p.id DESC LIMIT 1;
+  IF v_has_older THEN
+    DELETE FROM "lonny".channel_policy v WHERE v.channel = p_channel AND v.id < v_policy.id;
+  END IF;
+  IF v_is_cleared THEN
+    v_policy := NULL;
+  END IF;
+
+  IF v_policy.id IS NOT NULL THEN
+    v_survey := "lonny"._channel_survey(p_lane, v_policy, p_released_at, v_now, p_over_ids);
+    v_room := v_survey.room;
+    IF p_max = 1 AND v_survey.next_status IS NULL THEN
+      RETURN v_released;
+    END IF;
+
+    -- Which of the suspects are in another's hands? That is known by whether they can be locked, which must leave no lock behind: see
+    -- _channel_try_release for PYUND.
+    IF cardinality(v_survey.suspect_ids) > 0 THEN
+      BEGIN
+        PERFORM FROM unnest(v_survey.suspect_ids) AS u (id), LATERAL (
+          SELECT FROM "lonny".message m WHERE m.status = 'READY' AND m.id = u.id FOR NO KEY UPDATE SKIP LOCKED) h;
+        GET DIAGNOSTICS v_count = ROW_COUNT;
+        RAISE EXCEPTION USING ERRCODE = 'PYUND';
+      EXCEPTION WHEN SQLSTATE 'PYUND' THEN
+        v_held := cardinality(v_survey.suspect_ids) - v_count;
+      END;
+      v_room := v_room - v_held;
+      v_doubt := v_held > 0;
+    END IF;
+
+    -- Those whose lock is over and foreign ones wait from now on: all that one call should move, or what is released below and, if there is no
+    -- room for it, as many locks that are over as make room.
+    v_count := CASE WHEN p_max > 1 THEN cardinality(v_survey.over_ids)
+                    WHEN v_survey.next_status = 'LOCKED' THEN GREATEST(1 - v_room, 1)
+                    ELSE 1 - v_room END;
+    IF v_survey.over_ids <> '{}' AND v_count > 0 THEN
+      UPDATE "lonny".message m
+         SET status = 'WAITING', policy_id = NULL, timer_at = NULL
+       WHERE m.id = ANY (ARRAY (
+               SELECT h.id FROM unnest(v_survey.over_ids) AS u (id), LATERAL (
+                 SELECT x.id FROM "lonny".message x
+                  WHERE x.id = u.id AND x.status = 'LOCKED' AND x.unlock_at <= v_now
+                    FOR NO KEY UPDATE SKIP LOCKED) h
+                LIMIT v_count));
+      GET DIAGNOSTICS v_moved = ROW_COUNT;
+      v_room := v_room + v_moved;
+    END IF;
+    v_count := CASE WHEN v_survey.num_foreign = 0 THEN 0
+                    WHEN v_survey.is_flooded THEN c_batch
+                    WHEN p_max > 1 OR v_survey.next_status = 'READY' THEN p_max
+                    ELSE 0 END;
+    IF v_count > 0 THEN
+      UPDATE "lonny".message m
+         SET status = 'WAITING', policy_id = NULL
+       WHERE m.id = ANY (ARRAY (
+               SELECT x.id FROM "lonny".message x
+                WHERE x.status = 'READY' AND x.lane = p_lane AND x.channel = p_channel AND x.policy_id IS DISTINCT FROM v_policy.id
+                ORDER BY x.dequeue_at, x.id LIMIT v_count
+                  FOR NO KEY UPDATE SKIP LOCKED));
+      GET DIAGNOSTICS v_count = ROW_COUNT;
+    END IF;
+    v_tidy := CASE WHEN p_max = 1 THEN v_survey.num_foreign - v_held > v_count ELSE v_count = c_batch END;
+    v_moved := v_moved + v_count;
+    v_more := p_max > 1 OR v_survey.num_due + cardinality(v_survey.over_ids) + v_survey.num_foreign > 1;
+
+    -- If none or one is due and that is all, this is how many may be left. What came since has its own wake.
+    IF v_survey.num_due < 2 AND v_moved = 0 AND v_survey.early_at IS NULL THEN
+      v_waiting := v_survey.num_due;
+    END IF;
+    IF v_survey.early_at IS NOT NULL THEN
+      PERFORM "lonny"._timer_set(p_lane, p_channel, v_survey.early_at, NULL);
+    END IF;
+    IF v_survey.release_at > v_now THEN
+      -- Kept even if nothing waits now: it is all that is known of the last release.
+      PERFORM "lonny"._timer_set(p_lane, p_channel, v_survey.release_at, v_survey.released_at);
+      v_room := 0;
+    ELSIF v_survey.is_flooded THEN
+      v_room := 0;
+    ELSE
+      -- As many as were overtaken make room for those that overtook them: the last ones of the order.
+      v_back := LEAST(cardinality(v_survey.ready_ids),
+                      CASE WHEN p_max > 1 THEN v_survey.num_overtaking + v_moved
+                           WHEN v_room > 0 AND COALESCE(v_policy.release_interval_ms, 0) = 0 THEN 0 ELSE 1 END);
+      IF v_back > 0 AND v_room + v_back > 0 THEN
+        UPDATE "lonny".message m
+           SET status = 'WAITING', policy_id = NULL
+         WHERE m.id = ANY (ARRAY (
+                 SELECT h.id
+                   FROM unnest(v_survey.ready_ids[cardinality(v_survey.ready_ids) - v_back + 1 :]) AS u (id), LATERAL (
+                     SELECT x.id FROM "lonny".message x WHERE x.status = 'READY' AND x.id = u.id FOR NO KEY UPDATE SKIP LOCKED) h));
+        GET DIAGNOSTICS v_back = ROW_COUNT;
+        v_room := v_room + v_back;
+        -- Whoever ends a message of this channel does not see what was put back until this transaction commits.
+        v_doubt := true;
+      ELSE
+        v_back := 0;
+      END IF;
+      IF v_policy.release_interval_ms > 0 THEN
+        v_room := CASE WHEN cardinality(v_survey.ready_ids) > v_back OR v_held > 0 THEN 0 ELSE LEAST(v_room, 1) END;
+      END IF;
+    END IF;
+    v_doubt := (v_doubt OR v_moved > CASE WHEN p_max = 1 AND v_survey.next_status <> 'WAITING' THEN 1 ELSE 0 END OR v_survey.is_ending) AND v_policy.max_concurrency IS DISTINCT FROM 0;
+  END IF;
+
+  IF v_room > 0 THEN
+    WITH released AS (
+      UPDATE "lonny".message m
+         SET status = 'READY', policy_id = v_policy.id, timer_at = NULL
+       WHERE m.id = ANY (ARRAY (
+               SELECT x.id FROM "lonny".message x
+                WHERE x.status = 'WAITING' AND x.lane <> 0 AND x.lane = p_lane AND x.channel = p_channel AND x.dequeue_at <= v_now
+                ORDER BY x.dequeue_at, x.id LIMIT LEAST(v_room, p_max)
+                  FOR NO KEY UPDATE SKIP LOCKED))
+      RETURNING m.id
+    )
+    SELECT COALESCE(array_agg(r.id), ARRAY[]::bigint[]) INTO v_released FROM released r;
+  END IF;
+
+  IF v_tidy OR v_more AND cardinality(v_released) = p_max AND v_room > p_max THEN
+    INSERT INTO "lonny".wake (lane, channel) VALUES (p_lane, p_channel);
+  ELSIF v_doubt OR cardinality(v_released) < LEAST(v_room, v_waiting) THEN
+    -- A row was passed by, or the end of something that is out may have looked for a waiting message before this one waits (_place_freed). One
+    -- without a timer was due once: it is early only because the clock was set back.
+    SELECT min(x.dequeue_at) INTO v_left_at
+      FROM (SELECT m.dequeue_at, m.timer_at FROM "lonny".message m
+             WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
+             ORDER BY m.dequeue_at, m.id LIMIT 100) x
+     WHERE x.dequeue_at <= v_now OR x.timer_at IS NULL;
+    IF v_left_at IS NOT NULL THEN
+      PERFORM "lonny"._timer_set(p_lane, p_channel, GREATEST(v_left_at, v_now + c_look), NULL);
+    END IF;
+  END IF;
+  RETURN v_released;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._channel_advance(bigint, text, timestamptz, bigint[], integer) IS
+'Makes ready what the channel''s policy allows now, at most p_max messages, and takes back what it does not allow, as many; returns the ids of what became ready.
+p_released_at is the newest time of release among the wakes that the caller removed, p_over_ids are messages of the channel whose lock may be over. The caller holds the lane''s mutex. With p_max = 1 nothing else is touched, and if nothing is returned the caller has to undo it.';
+
+CREATE OR REPLACE FUNCTION "lonny"._lane_tend(p_lane bigint)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- The mutex is only ever tried, never waited for, and is held until the transaction ends, so that the next holder sees what this one did.
+-- If the transaction stays open, this lane's limited channel stands still, and no other; if it rolls back, the wakes are there again.
+DECLARE
+  c_batch   CONSTANT integer := 200;
+  v_channel record;
+BEGIN
+  IF NOT pg_try_advisory_xact_lock($regclass$"lonny".wake$regclass$::regclass::oid::integer, hashint8(p_lane)) THEN
+    RETURN;
+  END IF;
+  FOR v_channel IN
+    WITH gone AS (
+      DELETE FROM "lonny".wake w
+       WHERE w.ctid = ANY (ARRAY (SELECT x.ctid FROM "lonny".wake x WHERE x.at IS NULL AND x.lane = p_lane LIMIT 1000 FOR UPDATE SKIP LOCKED))
+      RETURNING w.channel, w.released_at
+    )
+    -- One that another transaction holds is of a dequeue that found it to be of no use at that time; it may be of use now.
+    SELECT u.channel, max(u.released_at) AS released_at
+      FROM (SELECT g.channel, g.released_at FROM gone g
+            UNION ALL
+            (SELECT w.channel, NULL FROM "lonny".wake w WHERE w.at IS NULL AND w.lane = p_lane LIMIT 1)) u
+     GROUP BY u.channel
+  LOOP
+    PERFORM "lonny"._channel_advance(p_lane, v_channel.channel, v_channel.released_at, ARRAY[]::bigint[], c_batch);
+  END LOOP;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._lane_tend(bigint) IS
+'Removes the due wakes of a lane, at most 1000, and advances their channels, each by 200 messages at most; does nothing if another transaction has the lane''s mutex.';
+
+CREATE OR REPLACE FUNCTION "lonny"._wakes_next(p_served bigint, p_last bigint, p_limit integer)
+RETURNS TABLE (lane bigint, channel text)
+LANGUAGE plpgsql VOLATILE
+AS $function$
+DECLARE
+  c_last CONSTANT bigint := 9223372036854775807;
+  -- The way from p_served to p_last is one or two stretches: up to the highest lane, and on from the lowest.
+  v_ahead  bigint := CASE WHEN p_last > p_served THEN p_last ELSE c_last END;
+  v_behind bigint := CASE WHEN p_last <= p_served THEN p_last END;
+BEGIN
+  RETURN QUERY
+  WITH RECURSIVE ahead AS (
+    (SELECT w.lane, w.channel FROM "lonny".wake w WHERE w.at IS NULL AND w.lane > p_served AND w.lane <= v_ahead ORDER BY w.lane LIMIT 1)
+    UNION ALL
+    SELECT n.* FROM ahead a, LATERAL (
+      SELECT w.lane, w.channel FROM "lonny".wake w WHERE w.at IS NULL AND w.lane > a.lane AND w.lane <= v_ahead ORDER BY w.lane LIMIT 1) n
+  ), behind AS (
+    (SELECT w.lane, w.channel FROM "lonny".wake w WHERE w.at IS NULL AND w.lane <= v_behind ORDER BY w.lane LIMIT 1)
+    UNION ALL
+    SELECT n.* FROM behind b, LATERAL (
+      SELECT w.lane, w.channel FROM "lonny".wake w WHERE w.at IS NULL AND w.lane > b.lane AND w.lane <= v_behind ORDER BY w.lane LIMIT 1) n
+  )
+  SELECT a.lane, a.channel FROM ahead a
+  UNION ALL
+  SELECT b.lane, b.channel FROM behind b
+  LIMIT p_limit;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._wakes_next(bigint, bigint, integer) IS
+'The next lanes that have due wakes, in rotation after p_served and up to p_last (the same: all the way round), at most p_limit, each with one of its channels.';
+
+CREATE OR REPLACE FUNCTION "lonny"._tend(p_budget integer, p_messages boolean, p_timers boolean)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- For a dequeue that is a transaction of its own: what is done here is committed, and so seen by others, at once.
+-- Rows that another transaction holds are passed by and stay for the next dequeue: the timer is in the row itself.
+DECLARE
+  v_now      timestamptz := "lonny"._clock();
+  v_served   bigint := COALESCE(pg_sequence_last_value($regclass$"lonny".wake_rotation$regclass$), 0);
+  v_lane     bigint := v_served;
+  v_is_round boolean := false;
+BEGIN
+  IF p_messages THEN
+    WITH moved AS (
+      UPDATE "lonny".message m
+         SET status = CASE WHEN m.lane <> 0 AND COALESCE((SELECT true FROM "lonny"._policy_in_force p WHERE p.channel = m.channel LIMIT 1), false)
+                           THEN 'WAITING'::"lonny".message_status ELSE 'READY' END,
+             policy_id = NULL, timer_at = NULL
+       WHERE m.id = ANY (ARRAY (
+               SELECT x.id FROM "lonny".message x
+                WHERE x.timer_at <= v_now
+                -- As in _message_offer: not to be taken without a policy while another acts on one.
+                AND (x.lane = 0
+                     OR COALESCE((SELECT true FROM "lonny"._policy_in_force p WHERE p.channel = x.channel LIMIT 1), false)
+                     OR pg_try_advisory_xact_lock_shared($regclass$"lonny".wake$regclass$::regclass::oid::integer, hashint8(x.lane)))
+                ORDER BY x.timer_at LIMIT p_budget * 4
+                  FOR NO KEY UPDATE SKIP LOCKED))
+      RETURNING m.lane, m.channel, m.status
+    )
+    INSERT INTO "lonny".wake (lane, channel)
+    SELECT DISTINCT m.lane, m.channel FROM moved m WHERE m.status = 'WAITING';
+  END IF;
+  IF p_timers THEN
+    UPDATE "lonny".wake w
+       SET at = NULL
+     WHERE w.ctid = ANY (ARRAY (
+             SELECT x.ctid FROM "lonny".wake x
+              WHERE x.at <= v_now
+              ORDER BY x.at LIMIT p_budget * 4
+                FOR UPDATE SKIP LOCKED));
+  END IF;
+
+  -- One lane after the other, each looked for anew: others do the same at this moment, and what they have done need not be done again.
+  FOR i IN 1 .. p_budget LOOP
+    SELECT w.lane INTO v_lane FROM "lonny".wake w WHERE w.at IS NULL AND w.lane > v_lane ORDER BY w.lane LIMIT 1;
+    IF NOT FOUND THEN
+      EXIT WHEN v_is_round;
+      v_is_round := true;
+      SELECT w.lane INTO v_lane FROM "lonny".wake w WHERE w.at IS NULL ORDER BY w.lane LIMIT 1;
+    END IF;
+    EXIT WHEN v_lane IS NULL OR v_is_round AND v_lane > v_served;
+    PERFORM setval($regclass$"lonny".wake_rotation$regclass$, v_lane);
+    PERFORM "lonny"._lane_tend(v_lane);
+  END LOOP;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._tend(integer, boolean, boolean) IS
+'Notices delays, locks and timers that are over, at most four times p_budget of each (a message becomes ready, or waits with a wake if its channel has a policy; a timer becomes a due wake), then advances the channels of the next p_budget lanes that have due wakes.
+p_messages: there are messages whose delay or lock is over; p_timers: there are timers that are.';
+
+
+-- Taking messages out
+CREATE OR REPLACE FUNCTION "lonny"._channel_release(p_lane bigint, p_channel text, p_over_ids bigint[])
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- As _lane_tend, but for one channel and one message, which the caller takes.
+DECLARE
+  v_now         timestamptz := "lonny"._clock();
+  v_released_at timestamptz;
+  v_count       bigint;
+  v_released    bigint;
+BEGIN
+  IF NOT pg_try_advisory_xact_lock($regclass$"lonny".wake$regclass$::regclass::oid::integer, hashint8(p_lane)) THEN
+    RETURN NULL;
+  END IF;
+  WITH gone AS (
+    DELETE FROM "lonny".wake w
+     WHERE w.ctid = ANY (ARRAY (SELECT x.ctid FROM "lonny".wake x
+                                 WHERE x.at IS NULL AND x.lane = p_lane AND x.channel = p_channel LIMIT 1000 FOR UPDATE SKIP LOCKED))
+        OR w.ctid = ANY (ARRAY (SELECT x.ctid FROM "lonny".wake x
+                                 WHERE (x.at IS NOT NULL OR x.released_at IS NOT NULL) AND x.lane = p_lane AND x.channel = p_channel
+                                   AND x.at <= v_now LIMIT 1000 FOR UPDATE SKIP LOCKED))
+    RETURNING w.released_at
+  )
+  SELECT max(g.released_at), count(*) INTO v_released_at, v_count FROM gone g;
+  v_released := ("lonny"._channel_advance(p_lane, p_channel, v_released_at, p_over_ids, 1))[1];
+  IF v_released IS NULL AND v_count > 0 THEN
+    -- Another was faster. It may have left something to those wakes.
+    INSERT INTO "lonny".wake (lane, channel, released_at) VALUES (p_lane, p_channel, v_released_at);
+  END IF;
+  RETURN v_released;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._channel_release(bigint, text, bigint[]) IS
+'Makes the next message of a limited channel ready, if its policy allows, for the caller to take; returns its id, or none if it is in another transaction''s hands or that has the lane''s mutex.';
+
+CREATE OR REPLACE FUNCTION "lonny"._channel_try_release(p_lane bigint, p_channel text, p_over_ids bigint[])
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- Not always so, since what a subtransaction has changed costs a multixact when the transaction changes it again. PYUND ("undo") is an SQLSTATE
+-- of the queue's own: it rolls a subtransaction back, and never leaves the function that raises it.
+DECLARE
+  v_released bigint;
+BEGIN
+  v_released := "lonny"._channel_release(p_lane, p_channel, p_over_ids);
+  IF v_released IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'PYUND';
+  END IF;
+  RETURN v_released;
+EXCEPTION WHEN SQLSTATE 'PYUND' THEN
+  RETURN NULL;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._channel_try_release(bigint, text, bigint[]) IS
+'As _channel_release; but if nothing is released all is undone, the mutex included: the transaction may stay open, and would hold up a channel of which it has nothing.';
+
+CREATE OR REPLACE FUNCTION "lonny"._message_offer(p_lane bigint, p_channel text, p_over_ids bigint[], p_now timestamptz, OUT offered bigint, OUT is_busy boolean)
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- One after the other in the order of the channel, each after those that are ready and sort before it. What others hold is passed by.
+DECLARE
+  v_due record;
+BEGIN
+  is_busy := false;
+  FOR v_due IN
+    SELECT m.dequeue_at, m.id
+      FROM unnest(p_over_ids) AS u (id), LATERAL (
+        SELECT x.id, x.dequeue_at FROM "lonny".message x WHERE x.id = u.id AND x.timer_at <= p_now LIMIT 1) m
+    UNION
+    -- One without a timer was due once, and is early only because the clock was set back.
+    SELECT m.dequeue_at, m.id
+      FROM (SELECT x.id, x.dequeue_at, x.timer_at FROM "lonny".message x
+             WHERE x.status = 'WAITING' AND x.lane <> 0 AND x.lane = p_lane AND x.channel = p_channel
+             ORDER BY x.dequeue_at, x.id LIMIT 100) m
+     WHERE m.timer_at IS NULL OR m.timer_at <= p_now
+     ORDER BY 1, 2
+  LOOP
+    is_busy := true;
+    -- Shared by all who take without a policy: whoever acts on a policy that is set now has to know what was taken before.
+    IF p_lane <> 0 AND NOT pg_try_advisory_xact_lock_shared($regclass$"lonny".wake$regclass$::regclass::oid::integer, hashint8(p_lane)) THEN
+      RETURN;
+    END IF;
+    SELECT m.id INTO offered FROM "lonny".message m
+     WHERE m.status = 'READY' AND m.lane = p_lane AND (p_lane = 0 OR m.channel = p_channel)
+       AND (m.dequeue_at, m.id) < (v_due.dequeue_at, v_due.id)
+     ORDER BY m.dequeue_at, m.id LIMIT 1
+       FOR NO KEY UPDATE SKIP LOCKED;
+    IF FOUND THEN
+      RETURN;
+    END IF;
+    UPDATE "lonny".message m
+       SET status = 'READY', policy_id = NULL, timer_at = NULL
+     WHERE m.id = ANY (ARRAY (
+             SELECT x.id FROM "lonny".message x
+              WHERE x.id = v_due.id AND (x.timer_at <= p_now OR x.status = 'WAITING' AND x.timer_at IS NULL)
+                FOR NO KEY UPDATE SKIP LOCKED))
+    RETURNING m.id INTO offered;
+    IF FOUND THEN
+      RETURN;
+    END IF;
+  END LOOP;
+
+  -- All of the first hundred that wait are in others' hands, perhaps those of one batch.
+  IF is_busy AND p_lane <> 0 THEN
+    UPDATE "lonny".message m
+       SET status = 'READY', policy_id = NULL, timer_at = NULL
+     WHERE m.id = ANY (ARRAY (
+             SELECT x.id FROM "lonny".message x
+              WHERE x.status = 'WAITING' AND x.lane <> 0 AND x.lane = p_lane AND x.channel = p_channel AND x.dequeue_at <= p_now
+              ORDER BY x.dequeue_at, x.id LIMIT 1
+                FOR NO KEY UPDATE SKIP LOCKED))
+    RETURNING m.id INTO offered;
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._message_offer(bigint, text, bigint[], timestamptz) IS
+'As _channel_offer, for a channel without a policy or the messages without a channel. is_busy: something is due; if nothing is offered it is in another transaction''s hands.';
+
+CREATE OR REPLACE FUNCTION "lonny"._channel_offer(p_lane bigint, p_channel text, p_over_ids bigint[], OUT offered bigint, OUT is_busy boolean, OUT is_limited boolean, OUT release_at timestamptz)
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- The transaction may stay open, so this looks before it touches anything, and changes one message at most, which the caller then takes.
+--
+-- If there is nothing to be had, wakes that brought the caller here are deleted; that needs no mutex and holds up nobody. They were visible before
+-- what they announce was looked at. If nothing waits, whatever will wait comes with a wake of its own. If the channel is at its limit and no
+-- transaction has its hands on what is out, each end of that sees what waits (_place_freed). They are kept if they, or what would replace them, say
+-- more than that: others do not see what is set here.
+DECLARE
+  v_now    timestamptz := "lonny"._clock();
+  v_wakes  tid[];
+  v_policy "lonny"._policy_in_force;
+  v_survey record;
+BEGIN
+  is_busy := false;
+  v_wakes := ARRAY ((SELECT w.ctid FROM "lonny".wake w WHERE w.at IS NULL AND w.lane = p_lane AND w.channel = p_channel LIMIT 1000)
+                    UNION ALL
+                    (SELECT w.ctid FROM "lonny".wake w
+                      WHERE (w.at IS NOT NULL OR w.released_at IS NOT NULL) AND w.lane = p_lane AND w.channel = p_channel AND w.at <= v_now LIMIT 1000));
+  -- Later than the wakes: what they announce is due by now, unless the clock was set back.
+  v_now := "lonny"._clock();
+  IF p_lane <> 0 THEN
+    SELECT p.* INTO v_policy FROM "lonny"._policy_in_force p WHERE p.channel = p_channel;
+  END IF;
+
+  is_limited := v_policy.id IS NOT NULL;
+  IF NOT is_limited THEN
+    SELECT o.offered, o.is_busy INTO offered, is_busy FROM "lonny"._message_offer(p_lane, p_channel, p_over_ids, v_now) o;
+    IF is_busy THEN
+      RETURN;
+    END IF;
+  ELSIF v_policy.max_concurrency = 0 THEN
+    -- Nothing can be had. What is ready is foreign, and what knows of the last release stays.
+    IF COALESCE((SELECT true FROM "lonny".message m WHERE m.status = 'READY' AND m.lane = p_lane AND m.channel = p_channel LIMIT 1), false) THEN
+      RETURN;
+    END IF;
+    v_wakes := ARRAY (SELECT w.ctid FROM "lonny".wake w WHERE w.ctid = ANY (v_wakes) AND w.released_at IS NULL);
+  ELSE
+    v_survey := "lonny"._channel_survey(p_lane, v_policy, NULL, v_now, p_over_ids);
+    -- First what is ready and sorts before what could be released, then that, then anything that is ready: what sorts before it is in others' hands.
+    FOR v_step IN 1 .. 3 LOOP
+      IF v_step <> 2 AND v_survey.ready_ids <> '{}' THEN
+        -- One after the other until one is had: a sort would hold them all.
+        SELECT h.id INTO offered
+          FROM unnest(v_survey.ready_ids) AS u (id), LATERAL (
+            SELECT m.id FROM "lonny".message m
+             WHERE m.status = 'READY' AND m.id = u.id
+               AND (v_step = 3 OR v_survey.next_status IS NULL OR (m.dequeue_at, m.id) < (v_survey.next_at, v_survey.next_id))
+               FOR NO KEY UPDATE SKIP LOCKED) h
+         LIMIT 1;
+        is_busy := true;
+      ELSIF v_step = 2 AND v_survey.next_status IS NOT NULL AND (v_survey.release_at > v_now) IS NOT TRUE
+            AND (v_survey.room > 0 OR v_survey.over_ids <> '{}' OR v_survey.room = 0 AND v_survey.ready_ids <> '{}') THEN
+        -- Does it depend on rows that are perhaps in others' hands? If too many are ready they are put back bit by bit, which has to last.
+        IF NOT v_survey.is_flooded
+           AND (v_survey.is_next_held OR v_survey.suspect_ids <> '{}'
+                OR v_survey.is_ending AND (v_survey.room <= 0 OR v_survey.ready_ids <> '{}')) THEN
+          offered := "lonny"._channel_try_release(p_lane, p_channel, p_over_ids);
+        ELSE
+          offered := "lonny"._channel_release(p_lane, p_channel, p_over_ids);
+        END IF;
+        is_busy := true;
+      END IF;
+      IF offered IS NOT NULL THEN
+        RETURN;
+      END IF;
+    END LOOP;
+    IF v_survey.next_status IS NOT NULL AND v_survey.release_at > v_now THEN
+      release_at := v_survey.release_at;
+    END IF;
+    -- What ends at this moment may make room.
+    is_busy := is_busy OR v_survey.is_ending AND v_survey.next_status IS NOT NULL AND release_at IS NULL;
+    IF is_busy OR v_survey.early_at IS NOT NULL OR v_survey.num_foreign > 0 OR v_survey.is_ending THEN
+      RETURN;
+    END IF;
+    IF v_survey.release_at > v_now THEN
+      -- The wakes may be all that is known of the last release, to us or, if the timer is ours, to others.
+      IF NOT COALESCE((SELECT true FROM "lonny".wake w
+                        WHERE (w.at IS NOT NULL OR w.released_at IS NOT NULL) AND w.lane = p_lane AND w.channel = p_channel
+                          AND w.at = v_survey.release_at AND w.released_at = v_survey.released_at
+                          AND w.xmin <> COALESCE(pg_current_xact_id_if_assigned()::xid, '0'::xid) LIMIT 1), false) THEN
+        INSERT INTO "lonny".wake (lane, channel, at, released_at) VALUES (p_lane, p_channel, v_survey.release_at, v_survey.released_at);
+        RETURN;
+      END IF;
+    END IF;
+  END IF;
+  DELETE FROM "lonny".wake w
+   WHERE w.ctid = ANY (ARRAY (SELECT x.ctid FROM "lonny".wake x WHERE x.ctid = ANY (v_wakes) FOR UPDATE SKIP LOCKED));
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._channel_offer(bigint, text, bigint[]) IS
+'The message that the caller may take when it is the channel''s turn, made ready for it or held; none if none is to be had or, in a channel without a policy, nothing of it is due.
+p_over_ids: messages of the channel whose delay or lock is over, as far as known. is_busy: there is something, and if nothing is offered it is in another transaction''s hands; is_limited: the channel has a policy; release_at: when the channel''s release interval ends, if something waits for that.';
+
+CREATE OR REPLACE FUNCTION "lonny"._lanes_next(p_served bigint, p_limit integer)
+RETURNS SETOF bigint
+LANGUAGE plpgsql VOLATILE
+AS $function$
+BEGIN
+  RETURN QUERY
+  WITH RECURSIVE ahead AS (
+    (SELECT m.lane FROM "lonny".message m WHERE m.status = 'READY' AND m.lane > p_served ORDER BY m.lane LIMIT 1)
+    UNION ALL
+    SELECT n.lane FROM ahead a, LATERAL (
+      SELECT m.lane FROM "lonny".message m WHERE m.status = 'READY' AND m.lane > a.lane ORDER BY m.lane LIMIT 1) n
+  ), behind AS (
+    (SELECT m.lane FROM "lonny".message m WHERE m.status = 'READY' AND m.lane <= p_served ORDER BY m.lane LIMIT 1)
+    UNION ALL
+    SELECT n.lane FROM behind b, LATERAL (
+      SELECT m.lane FROM "lonny".message m WHERE m.status = 'READY' AND m.lane > b.lane AND m.lane <= p_served ORDER BY m.lane LIMIT 1) n
+  )
+  SELECT a.lane FROM ahead a
+  UNION ALL
+  SELECT b.lane FROM behind b
+  LIMIT p_limit;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._lanes_next(bigint, integer) IS
+'The next lanes that have ready messages, in rotation after p_served, at most p_limit.';
+
+CREATE OR REPLACE FUNCTION "lonny"._turns_due(p_after bigint, p_last bigint, p_window integer, p_taken_ids bigint[])
+RETURNS TABLE (lane bigint, channel text, message_ids bigint[])
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- Delays, locks and timers that are over are ordered by time, not by lane. Of those, the oldest p_window are looked at and, if there are more, as
+-- many from a random place on, so that old ones that nobody can move (their channel is paused, say) do not hide the others for ever. Many may have
+-- the same time: those of a batch.
+DECLARE
+  v_now     timestamptz := "lonny"._clock();
+  v_message record;
+  v_wake    record;
+BEGIN
+  SELECT NULL::timestamptz AS at, NULL::bigint AS id INTO v_message;
+  SELECT NULL::timestamptz AS at, NULL::bigint AS lane INTO v_wake;
+  IF (SELECT count(*) FROM (SELECT FROM "lonny".message m WHERE m.timer_at <= v_now LIMIT p_window + 1) x) > p_window THEN
+    SELECT l.timer_at AS at, f.id + floor(random() * (l.id - f.id + 1))::bigint AS id INTO v_message
+      FROM (SELECT min(m.timer_at) + random() * (v_now - min(m.timer_at)) AS at FROM "lonny".message m) r,
+           LATERAL (SELECT m.timer_at, m.id FROM "lonny".message m WHERE m.timer_at <= r.at ORDER BY m.timer_at DESC, m.id DESC LIMIT 1) l,
+           LATERAL (SELECT m.id FROM "lonny".message m WHERE m.timer_at = l.timer_at ORDER BY m.timer_at, m.id LIMIT 1) f;
+  END IF;
+  IF (SELECT count(*) FROM (SELECT FROM "lonny".wake w WHERE w.at <= v_now LIMIT p_window + 1) x) > p_window THEN
+    SELECT l.at, (f.lane + floor(random()::numeric * (l.lane::numeric - f.lane + 1)))::bigint AS lane INTO v_wake
+      FROM (SELECT min(w.at) + random() * (v_now - min(w.at)) AS at FROM "lonny".wake w) r,
+           LATERAL (SELECT w.at, w.lane FROM "lonny".wake w WHERE w.at <= r.at ORDER BY w.at DESC, w.lane DESC LIMIT 1) l,
+           LATERAL (SELECT w.lane FROM "lonny".wake w WHERE w.at = l.at ORDER BY w.at, w.lane LIMIT 1) f;
+  END IF;
+  RETURN QUERY
+  SELECT t.lane, t.channel, array_remove(array_agg(t.id), NULL)
+    FROM ((SELECT m.id, m.lane, m.channel FROM "lonny".message m
+            WHERE m.timer_at <= v_now ORDER BY m.timer_at, m.id LIMIT p_window)
+          UNION ALL
+          (SELECT m.id, m.lane, m.channel FROM "lonny".message m
+            WHERE (m.timer_at, m.id) >= (v_message.at, v_message.id) AND m.timer_at <= v_now ORDER BY m.timer_at, m.id LIMIT p_window)
+          UNION ALL
+          (SELECT NULL, w.lane, w.channel FROM "lonny".wake w
+            WHERE w.at <= v_now ORDER BY w.at, w.lane LIMIT p_window)
+          UNION ALL
+          (SELECT NULL, w.lane, w.channel FROM "lonny".wake w
+            WHERE (w.at, w.lane) >= (v_wake.at, v_wake.lane) AND w.at <= v_now ORDER BY w.at, w.lane LIMIT p_window)
+          UNION ALL
+          (SELECT NULL, n.lane, n.channel FROM "lonny"._wakes_next(p_after, p_last, 10000) n)) t
+   WHERE (t.lane <= p_after, t.lane) <= (p_last <= p_after, p_last) AND (t.id <> ALL (p_taken_ids)) IS NOT FALSE
+   GROUP BY t.lane, t.channel
+   ORDER BY t.lane <= p_after, t.lane, 2;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._turns_due(bigint, bigint, integer, bigint[]) IS
+'The channels for which something is due, in rotation after the lane p_after and up to p_last (the same: all the way round), each with its messages whose delay or lock is over, as far as p_window shows them and without p_taken_ids.';
+
+CREATE OR REPLACE FUNCTION "lonny"._take_one(p_served bigint, p_lane bigint, p_id bigint, p_lock_ms bigint)
+RETURNS "lonny".dequeued
+LANGUAGE plpgsql VOLATILE
+AS $function$
+DECLARE
+  v_now     timestamptz;
+  v_held    record;
+  v_policy  record;
+  v_message "lonny".dequeued;
+BEGIN
+  IF p_id IS NOT NULL THEN
+    SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
+      FROM "lonny".message m
+     WHERE m.status = 'READY' AND m.id = p_id
+       FOR NO KEY UPDATE SKIP LOCKED;
+  ELSIF p_lane IS NOT NULL THEN
+    SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
+      FROM "lonny".message m
+     WHERE m.status = 'READY' AND m.lane = p_lane
+       -- What the policy did not release stays untouched behind what others hold: the caller may go on to many lanes, and stay open.
+       AND (m.lane = 0 OR COALESCE((SELECT p.cleared OR p.id IS NOT DISTINCT FROM m.policy_id
+                                      FROM "lonny".channel_policy p WHERE p.channel = m.channel ORDER BY p.id DESC LIMIT 1), true))
+     ORDER BY m.dequeue_at, m.id LIMIT 1
+       FOR NO KEY UPDATE SKIP LOCKED;
+  ELSE
+    SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
+      FROM "lonny".message m
+     WHERE m.status = 'READY' AND m.lane > p_served
+     ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
+       FOR NO KEY UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+      SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
+        FROM "lonny".message m
+       WHERE m.status = 'READY' AND m.lane <= p_served
+       ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
+         FOR NO KEY UPDATE SKIP LOCKED;
+    END IF;
+  END IF;
+  IF NOT FOUND THEN
+    RETURN NULL;
+  END IF;
+
+  IF v_held.lane <> 0 THEN
+    -- The policy is looked at when the message is already ours: whatever was in flight when it was set, it binds from here on.
+    SELECT p.id, p.cleared, p.release_interval_ms INTO v_policy
+      FROM "lonny".channel_policy p WHERE p.channel = v_held.channel ORDER BY p.id DESC LIMIT 1;
+    IF NOT v_policy.cleared AND v_held.policy_id IS DISTINCT FROM v_policy.id THEN
+      -- It was not released by this one. The wake has it put back.
+      INSERT INTO "lonny".wake (lane, channel) VALUES (v_held.lane, v_held.channel);
+      RETURN NULL;
+    END IF;
+  END IF;
+
+  -- The clock is read now that the row is held: with an older time, locks would overlap and intervals be short.
+  v_now := "lonny"._clock();
+  UPDATE "lonny".message m
+     SET status = 'LOCKED', num_attempts = m.num_attempts + 1, locked_at = v_now,
+         lock_ms = COALESCE(p_lock_ms, m.lock_ms),
+         unlock_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms',
+         timer_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms'
+   WHERE m.id = v_held.id
+  RETURNING 'MESSAGE_DEQUEUED'::"lonny".dequeue_result, m.id, "lonny"._channel_name(m.channel, m.id, m.created_at), m.content, m.state, m.num_attempts,
+            v_held.unlock_at IS NOT NULL, m.unlock_at, NULL::bigint
+       INTO v_message;
+  IF v_held.lane <> p_served THEN
+    PERFORM setval($regclass$"lonny".rotation$regclass$, v_held.lane);
+  END IF;
+  IF v_held.lane <> 0 THEN
+    IF NOT v_policy.cleared AND v_policy.release_interval_ms > 0 THEN
+      INSERT INTO "lonny".wake (lane, channel, at, released_at)
+      VALUES (v_held.lane, v_held.channel, v_now + v_policy.release_interval_ms * interval '1 ms', v_now);
+    END IF;
+  END IF;
+  RETURN v_message;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._take_one(bigint, bigint, bigint, bigint) IS
+'Locks a message and returns it: p_id if it is given, else the first ready one of p_lane, or, without a lane, of the first lane after p_served that has one to be had. NULL if there is none, or if the channel''s policy did not release it.
+p_served is the lane served last, p_lock_ms replaces the message''s own lock time unless NULL.';
+
+CREATE OR REPLACE FUNCTION "lonny"._take_in_turn(
+  p_served bigint, p_max_messages integer, p_lock_ms bigint, p_window integer,
+  OUT taken_ids bigint[], OUT are_unlocked boolean[], OUT is_busy boolean, OUT release_at timestamptz, OUT limited_lanes bigint[])
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- Goes round the lanes, a message from each, until it has enough or a whole round gave none. It looks at a stretch of them at a time, each with
+-- eight times as many ready lanes as the one before, since as a rule the first few have what is wanted.
+--
+-- Its transaction may stay open for an hour, so it holds what it takes, the mutex of that channel if it had to release the message, and
+-- nothing else.
+DECLARE
+  v_served  bigint := p_served;
+  v_from    bigint := p_served;
+  v_last    bigint;
+  v_num     integer := LEAST(p_max_messages, 10000);
+  v_lanes   bigint[];
+  v_lane    bigint;
+  v_turn    record;
+  v_first   record;
+  v_offer   record;
+  v_taken   "lonny".dequeued;
+  v_id      bigint;
+  v_missing integer := p_max_messages;
+BEGIN
+  taken_ids := '{}';
+  is_busy := false;
+  limited_lanes := '{}';
+  LOOP
+    v_lanes := ARRAY (SELECT n.lane FROM "lonny"._lanes_next(v_from, v_num) AS n (lane)
+                       WHERE v_from = p_served OR (n.lane <= p_served, n.lane) > (v_from <= p_served, v_from));
+    v_last := CASE WHEN cardinality(v_lanes) = v_num THEN v_lanes[v_num] ELSE p_served END;
+    -- The fourth column puts the lanes that come after the turn of the numbers behind the others.
+    FOR v_turn IN
+      SELECT t.lane, t.channel, t.message_ids, t.lane <= p_served FROM "lonny"._turns_due(v_from, v_last, p_window, taken_ids) t
+      UNION ALL
+      SELECT u.lane, NULL, NULL, u.lane <= p_served FROM unnest(v_lanes) AS u (lane)
+      ORDER BY 4, 1, 3 NULLS LAST
+    LOOP
+      -- It had its turn already, or is known to have nothing.
+      CONTINUE WHEN v_turn.lane = v_lane OR v_turn.lane = ANY (limited_lanes);
+      v_id := NULL;
+      IF v_turn.message_ids IS NULL THEN
+        -- Looked at first and then held: a message that its channel's policy did not release stays untouched.
+        SELECT m.channel, COALESCE((SELECT p.id IS DISTINCT FROM m.policy_id FROM "lonny"._policy_in_force p
+                                     WHERE p.channel = m.channel AND m.lane <> 0 LIMIT 1), false) AS is_limited INTO v_first
+          FROM "lonny".message m
+         WHERE m.status = 'READY' AND m.lane = v_turn.lane
+         ORDER BY m.dequeue_at, m.id LIMIT 1;
+        CONTINUE WHEN NOT FOUND;
+        IF v_first.is_limited THEN
+          v_turn.channel := v_first.channel;
+          v_turn.message_ids := ARRAY[]::bigint[];
+        END IF;
+      END IF;
+      IF v_turn.message_ids IS NOT NULL THEN
+        v_offer := "lonny"._channel_offer(v_turn.lane, v_turn.channel, v_turn.message_ids);
+        is_busy := is_busy OR v_offer.is_busy;
+        release_at := LEAST(release_at, v_offer.release_at);
+        IF v_offer.offered IS NULL THEN
+          IF v_offer.is_limited THEN
+            limited_lanes := limited_lanes || v_turn.lane;
+          END IF;
+          CONTINUE;
+        END IF;
+        v_id := v_offer.offered;
+      END IF;
+      v_taken := "lonny"._take_one(v_served, v_turn.lane, v_id, p_lock_ms);
+      IF v_taken.id IS NULL AND v_id IS NULL AND v_turn.lane <> 0 THEN
+        -- All that its policy released is in others' hands. There may be room for more.
+        v_offer := "lonny"._channel_offer(v_turn.lane, v_first.channel, ARRAY[]::bigint[]);
+        IF v_offer.offered IS NOT NULL THEN
+          v_taken := "lonny"._take_one(v_served, v_turn.lane, v_offer.offered, p_lock_ms);
+        END IF;
+      END IF;
+      IF v_taken.id IS NULL THEN
+        is_busy := true;
+        CONTINUE;
+      END IF;
+      v_lane := v_turn.lane;
+      taken_ids := taken_ids || v_taken.id;
+      are_unlocked := are_unlocked || v_taken.is_unlocked;
+      v_served := v_lane;
+      IF cardinality(taken_ids) = p_max_messages THEN
+        RETURN;
+      END IF;
+    END LOOP;
+    v_from := v_last;
+    v_num := LEAST(v_num * 8, 10000);
+    IF v_last = p_served THEN
+      EXIT WHEN cardinality(taken_ids) = p_max_messages - v_missing;
+      v_missing := p_max_messages - cardinality(taken_ids);
+      v_num := LEAST(v_missing, 10000);
+      v_lane := NULL;
+    END IF;
+  END LOOP;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._take_in_turn(bigint, integer, bigint, integer) IS
+'Takes up to p_max_messages, those whose turn it is after the lane p_served, made ready for it if need be; none if none is to be had.
+p_lock_ms as of _take_one, p_window as of _turns_due. is_busy: something is in another transaction''s hands; release_at: the first end of a release interval that something waits for; limited_lanes: those that have nothing to be had now, because of a policy. The ids of what it took come in the order of turns, are_unlocked with them; not the rows, since an array takes no more than 1 GB.';
+
+CREATE OR REPLACE FUNCTION "lonny"._take_many(p_served bigint, p_max_messages integer, p_lock_ms bigint, p_is_alone boolean)
+RETURNS SETOF "lonny".dequeued
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- What _take_one would do p_max_messages times, in few statements a round: the next lanes in rotation get equal shares, the first ones one
+-- more where it does not divide, and what a lane could not fill is shared among all in the next round.
+--
+-- If its transaction may stay open, what the policy in force did not release must not be held, so lanes that begin with such a message are left
+-- alone, and others are passed by. There may be some of which no wake tells: of a producer that began before the policy and committed after it.
+DECLARE
+  v_wanted       integer := p_max_messages;
+  v_served       bigint := p_served;
+  v_now          timestamptz;
+  v_held         record;
+  v_foreign_ids  bigint[];
+  v_timed_ids    bigint[];
+  v_intervals_ms bigint[];
+BEGIN
+  LOOP
+    WITH lane AS MATERIALIZED (
+      SELECT n.lane, n.position,
+             CASE WHEN NOT p_is_alone AND n.lane <> 0 THEN (
+               SELECT f.channel
+                 FROM (SELECT m.channel, m.policy_id FROM "lonny".message m
+                        WHERE m.status = 'READY' AND m.lane = n.lane ORDER BY m.dequeue_at, m.id LIMIT 1) f, LATERAL (
+                      SELECT x.id, x.cleared FROM "lonny".channel_policy x WHERE x.channel = f.channel ORDER BY x.id DESC LIMIT 1) p
+                WHERE NOT p.cleared AND p.id IS DISTINCT FROM f.policy_id) END AS foreign_channel
+        FROM "lonny"._lanes_next(v_served, v_wanted) WITH ORDINALITY AS n (lane, position)
+    ), woken AS (
+      INSERT INTO "lonny".wake (lane, channel) SELECT l.lane, l.foreign_channel FROM lane l WHERE l.foreign_channel IS NOT NULL
+    )
+    SELECT array_agg(h.id) AS ids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(t.lane) AS lanes,
+           array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(t.lane <> 0) AS are_named
+      INTO v_held
+      FROM (SELECT l.lane, row_number() OVER (ORDER BY l.position) AS position, count(*) OVER () AS num_lanes
+              FROM lane l WHERE l.foreign_channel IS NULL) t, LATERAL (
+           SELECT m.id, m.channel, m.policy_id, m.unlock_at
+             FROM "lonny".message m
+            WHERE m.status = 'READY' AND m.lane = t.lane
+              AND (p_is_alone OR m.lane = 0
+                   OR COALESCE((SELECT p.cleared OR p.id IS NOT DISTINCT FROM m.policy_id
+                                  FROM "lonny".channel_policy p WHERE p.channel = m.channel ORDER BY p.id DESC LIMIT 1), true))
+            ORDER BY m.dequeue_at, m.id LIMIT v_wanted / t.num_lanes + CASE WHEN t.position <= v_wanted % t.num_lanes THEN 1 ELSE 0 END
+              FOR NO KEY UPDATE SKIP LOCKED) h;
+    EXIT WHEN v_held.ids IS NULL;
+
+    -- Policies and clock are read when the rows are ours already, as in _take_one.
+    IF v_held.are_named THEN
+      SELECT array_agg(h.id) FILTER (WHERE h.policy_id IS DISTINCT FROM p.id),
+             array_agg(h.id) FILTER (WHERE h.policy_id IS NOT DISTINCT FROM p.id AND p.release_interval_ms > 0),
+             array_agg(p.release_interval_ms) FILTER (WHERE h.policy_id IS NOT DISTINCT FROM p.id AND p.release_interval_ms > 0)
+        INTO v_foreign_ids, v_timed_ids, v_intervals_ms
+        FROM unnest(v_held.ids, v_held.channels, v_held.policy_ids) AS h (id, channel, policy_id), LATERAL (
+             SELECT x.id, x.release_interval_ms, x.cleared
+               FROM "lonny".channel_policy x WHERE x.channel = h.channel ORDER BY x.id DESC LIMIT 1) p
+       WHERE NOT p.cleared;
+      IF v_foreign_ids IS NOT NULL THEN
+        INSERT INTO "lonny".wake (lane, channel)
+        SELECT DISTINCT h.lane, h.channel
+          FROM unnest(v_held.ids, v_held.lanes, v_held.channels) AS h (id, lane, channel)
+         -- IS TRUE keeps it a lookup for each row. As a join, with hash joins off, it would compare each with each.
+         WHERE (h.id IN (SELECT unnest(v_foreign_ids))) IS TRUE;
+        -- Their lanes go too: what was not taken was no turn.
+        SELECT array_agg(h.id), array_agg(h.lane) INTO v_held.ids, v_held.lanes
+          FROM unnest(v_held.ids, v_held.lanes) AS h (id, lane) WHERE h.id NOT IN (SELECT unnest(v_foreign_ids));
+        EXIT WHEN v_held.ids IS NULL;
+      END IF;
+    END IF;
+
+    v_now := "lonny"._clock();
+    RETURN QUERY
+    WITH locked AS (
+      UPDATE "lonny".message m
+         SET status = 'LOCKED', num_attempts = m.num_attempts + 1, locked_at = v_now,
+             lock_ms = COALESCE(p_lock_ms, m.lock_ms),
+             unlock_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms',
+             timer_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms'
+       WHERE m.id = ANY (v_held.ids)
+      RETURNING m.id, m.lane, m.channel, m.created_at, m.dequeue_at, m.content, m.state, m.num_attempts, m.unlock_at
+    )
+    SELECT 'MESSAGE_DEQUEUED'::"lonny".dequeue_result, l.id, "lonny"._channel_name(l.channel, l.id, l.created_at), l.content, l.state,
+           l.num_attempts, l.id IN (SELECT unnest(v_held.unlocked_ids)), l.unlock_at, NULL::bigint
+      FROM locked l
+     ORDER BY row_number() OVER (PARTITION BY l.lane ORDER BY l.dequeue_at, l.id), l.lane <= v_served, l.lane;
+    v_wanted := v_wanted - cardinality(v_held.ids);
+    IF v_held.are_named THEN
+      IF v_timed_ids IS NOT NULL THEN
+        INSERT INTO "lonny".wake (lane, channel, at, released_at)
+        SELECT m.lane, m.channel, v_now + u.interval_ms * interval '1 ms', v_now
+          FROM unnest(v_timed_ids, v_intervals_ms) AS u (id, interval_ms), LATERAL (
+               SELECT x.lane, x.channel FROM "lonny".message x WHERE x.id = u.id LIMIT 1) m;
+      END IF;
+      v_served := (SELECT h.lane FROM unnest(v_held.lanes) WITH ORDINALITY AS h (lane, n)
+                    GROUP BY h.lane ORDER BY count(*) DESC, max(h.n) DESC LIMIT 1);
+    ELSE
+      v_served := 0;
+    END IF;
+    PERFORM setval($regclass$"lonny".rotation$regclass$, v_served);
+    EXIT WHEN v_wanted = 0 OR v_foreign_ids IS NOT NULL;
+  END LOOP;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._take_many(bigint, integer, bigint, boolean) IS
+'Locks up to p_max_messages ready messages in the order of turns and returns them; no row if none is to be had. p_is_alone as of _is_alone, the others as of _take_one.';
+
+CREATE OR REPLACE FUNCTION "lonny"._retry_ms(p_is_busy boolean, p_release_at timestamptz, p_looked_at timestamptz)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- What has ended since the caller looked counts as well: it has not been seen.
+DECLARE
+  c_busy_ms CONSTANT bigint := 50;
+  v_now     timestamptz := "lonny"._clock();
+  v_next_at timestamptz;
+BEGIN
+  v_next_at := LEAST(p_release_at,
+                     (SELECT min(m.timer_at) FROM "lonny".message m WHERE m.timer_at > p_looked_at),
+                     (SELECT min(w.at) FROM "lonny".wake w WHERE w.at > p_looked_at));
+  RETURN LEAST(ceil(extract(epoch FROM v_next_at - LEAST(v_now, v_next_at)) * 1000)::bigint, CASE WHEN p_is_busy THEN c_busy_ms END);
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._retry_ms(boolean, timestamptz, timestamptz) IS
+'Milliseconds, rounded up, until the next delay, lock or timer ends that was not over at p_looked_at, or until p_release_at; 0 if that is over by now, at most 50 if p_is_busy, NULL if nothing is known.';
+
+CREATE OR REPLACE FUNCTION "lonny"._is_alone(p_call_stack text)
+RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- The server does not say whether a statement is a transaction of its own, but the times do. In a simple query the transaction begins with the
+-- statement. A prepared statement begins it with its portal, which pg_cursors shows with the time. BEGIN, or a statement before, begins it
+-- earlier (and may leave its own portal behind, if it was prepared); so does a statement that is parsed, bound and executed at once, which cannot be
+-- told from the former and counts as such.
+BEGIN
+  RETURN CASE
+    -- Called from a function, which may do anything afterwards.
+    WHEN p_call_stack LIKE '%' || chr(10) || '%' THEN false
+    -- Several statements in one simple query: the transaction ends with the last.
+    WHEN transaction_timestamp() = statement_timestamp() THEN position(';' IN rtrim(current_query(), E'; \t\r\n')) = 0
+    ELSE EXISTS (SELECT FROM pg_cursor() c WHERE c.name = '' AND c.statement = current_query() AND c.creation_time = transaction_timestamp())
+  END;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._is_alone(text) IS
+'Whether the statement under way is a transaction of its own, as far as can be told; if in doubt, false. p_call_stack is the caller''s PG_CONTEXT.
+To be asked before the transaction has written anything: one that has is not alone. Commands sent after it in one pipeline are not known.';
+
+CREATE OR REPLACE FUNCTION "lonny".message_dequeue(max_messages integer DEFAULT 1, lock_ms bigint DEFAULT NULL)
+RETURNS SETOF "lonny".dequeued
+LANGUAGE plpgsql VOLATILE ROWS 10
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET jit = off
+AS $function$
+-- A lane's turn comes when it has a ready message, or one that this call can make ready. Every row is taken with SKIP LOCKED and every mutex
+-- is only tried: it waits for nobody.
+--
+-- If the transaction stays open, it holds what it took, and the mutex of those channels whose policy released that in this transaction: these stand
+-- still. A message of a limited channel that was ready and had to give way to an earlier one is held too, and nothing else (one ready message at
+-- the most that it met without a warning: of a channel that got a policy while it was created). If it rolls back, or the server dies, all is as
+-- before, but that the rotation goes on from here.
+--
+-- A call that is a transaction of its own first does a share of the work that is due for all.
+DECLARE
+  v_now          timestamptz := "lonny"._clock();
+  v_served       bigint := COALESCE(pg_sequence_last_value($regclass$"lonny".rotation$regclass$), 0);
+  v_has_messages boolean;
+  v_has_timers   boolean;
+  v_has_wakes    boolean;
+  v_is_due       boolean;
+  v_is_alone     boolean := false;
+  v_call_stack   text;
+  v_message      "lonny".dequeued;
+  v_taken        record;
+  v_seen         tid[] := ARRAY[]::tid[];
+  v_ready        tid[];
+BEGIN
+  IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+    RAISE EXCEPTION 'message_dequeue works in READ COMMITTED only, not in %', upper(current_setting('transaction_isolation'))
+      USING ERRCODE = 'active_sql_transaction',
+            HINT = 'An older snapshot cannot see what others have taken. Dequeue in a transaction of its own in READ COMMITTED.';
+  END IF;
+  IF message_dequeue.max_messages IS NULL OR message_dequeue.max_messages < 1 THEN
+    PERFORM "lonny"._raise_invalid('max_messages', message_dequeue.max_messages::text, 'Give the greatest number of messages to take, 1 or more.');
+  END IF;
+  IF message_dequeue.lock_ms NOT BETWEEN 0 AND 3155760000000 THEN
+    PERFORM "lonny"._raise_invalid('lock_ms', message_dequeue.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years), or NULL for the message''s own.');
+  END IF;
+
+  SELECT EXISTS (SELECT FROM "lonny".message m WHERE m.timer_at <= v_now),
+         EXISTS (SELECT FROM "lonny".wake w WHERE w.at <= v_now),
+         EXISTS (SELECT FROM "lonny".wake w WHERE w.at IS NULL)
+    INTO v_has_messages, v_has_timers, v_has_wakes;
+  v_is_due := v_has_messages OR v_has_timers OR v_has_wakes;
+  IF (v_is_due OR message_dequeue.max_messages > 1) AND pg_current_xact_id_if_assigned() IS NULL THEN
+    GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
+    v_is_alone := "lonny"._is_alone(v_call_stack);
+    IF v_is_alone AND v_is_due THEN
+      PERFORM "lonny"._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 1000)), v_has_messages, v_has_timers);
+    END IF;
+  END IF;
+
+  -- Bounded, since others go on making work while this call looks for it.
+  FOR i IN 1 .. 100 LOOP
+    IF v_is_alone OR NOT v_is_due THEN
+      IF message_dequeue.max_messages > 1 THEN
+        RETURN QUERY SELECT t.* FROM "lonny"._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_is_alone) t;
+        IF FOUND THEN
+          RETURN;
+        END IF;
+      ELSE
+        v_message := "lonny"._take_one(v_served, NULL, NULL, message_dequeue.lock_ms);
+        IF v_message.id IS NOT NULL THEN
+          RETURN NEXT v_message;
+          RETURN;
+        END IF;
+      END IF;
+    END IF;
+
+    v_taken := "lonny"._take_in_turn(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, 64);
+    IF v_taken.taken_ids = '{}' THEN
+      v_now := "lonny"._clock();
+      v_taken := "lonny"._take_in_turn(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, 10000);
+    END IF;
+    IF v_taken.taken_ids <> '{}' THEN
+      RETURN QUERY
+      SELECT 'MESSAGE_DEQUEUED'::"lonny".dequeue_result, t.id, "lonny"._channel_name(t.channel, t.id, t.created_at), t.content, t.state, t.num_attempts, u.is_unlocked, t.unlock_at, NULL::bigint
+        FROM unnest(v_taken.taken_ids, v_taken.are_unlocked) WITH ORDINALITY AS u (id, is_unlocked, n), LATERAL (
+          SELECT m.* FROM "lonny".message m WHERE m.id = u.id LIMIT 1) t
+       ORDER BY u.n;
+      RETURN;
+    END IF;
+
+    -- A message that moved under the search may have been missed. Whatever is ready now and was not when we looked before is worth
+    -- another look; what was ready then was in another's hands.
+    v_ready := ARRAY (SELECT m.ctid FROM "lonny"._lanes_next(v_served, 10000) AS n (lane), LATERAL (
+                        SELECT x.ctid FROM "lonny".message x WHERE x.status = 'READY' AND x.lane = n.lane LIMIT 1000) m
+                       WHERE n.lane <> ALL (v_taken.limited_lanes) LIMIT 10000);
+    EXIT WHEN v_ready <@ v_seen;
+    v_seen := v_seen || v_ready;
+  END LOOP;
+
+  RETURN NEXT ROW('MESSAGE_NOT_AVAILABLE', NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+                  "lonny"._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now))::"lonny".dequeued;
+END
+$function$;
+COMMENT ON FUNCTION "lonny".message_dequeue(integer, bigint) IS
+'Takes the next messages, in rotation over the channels, and locks them.
+Returns 1 to max_messages rows MESSAGE_DEQUEUED in the order of turns, or one row MESSAGE_NOT_AVAILABLE with retry_ms: milliseconds until something known can become available, at most 50 if something is in another transaction''s hands, NULL if nothing is known. lock_ms, in milliseconds, replaces the messages'' own lock time from now on; NULL keeps it. Commit at once: the lock is in the row, not in the transaction. Errors: 22004, 22023; 25001 unless in READ COMMITTED.';
+
+
+-- Finishing them
+CREATE OR REPLACE FUNCTION "lonny"._place_freed(p_lane bigint, p_channel text)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- Called after the row was deleted or updated, so that this statement's snapshot is younger than the hold on the row. An advance that found the
+-- row untouched is older, and so is all that it left waiting: it is seen here. An advance that found the row in our hands looks again
+-- by itself (_channel_survey, is_ending). A snapshot for the whole transaction sees neither, so there the channel is woken in any case.
+DECLARE
+  v_now timestamptz := "lonny"._clock();
+BEGIN
+  IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
+     -- The first in the order is enough: it is due, or, if the clock was set back, was due once.
+     OR (SELECT m.dequeue_at <= v_now OR m.timer_at IS NULL FROM "lonny".message m
+          WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
+          ORDER BY m.dequeue_at, m.id LIMIT 1) THEN
+    INSERT INTO "lonny".wake (lane, channel) VALUES (p_lane, p_channel);
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._place_freed(bigint, text) IS
+'Wakes a channel one of whose messages is no longer out, if another waits. To be called after that message''s row was changed, in a statement of its own.';
+
+CREATE OR REPLACE FUNCTION "lonny"._places_freed(p_lanes bigint[], p_channels text[])
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- _place_freed, with its reasons, for many at once. For one it takes several times as long (measured), so single calls have their own.
+DECLARE
+  v_now timestamptz := "lonny"._clock();
+BEGIN
+  INSERT INTO "lonny".wake (lane, channel)
+  SELECT f.lane, f.channel
+    FROM (SELECT DISTINCT u.lane, u.channel FROM unnest(p_lanes, p_channels) AS u (lane, channel)) f
+   WHERE current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
+      OR (SELECT m.dequeue_at <= v_now OR m.timer_at IS NULL FROM "lonny".message m
+           WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = f.lane AND m.channel = f.channel
+           ORDER BY m.dequeue_at, m.id LIMIT 1);
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._places_freed(bigint[], text[]) IS
+'Wakes those of the channels, given with their lanes, in which messages wait. To be called after messages of theirs that were out were changed, in a statement of its own.';
+
+CREATE OR REPLACE FUNCTION "lonny".message_delete(id bigint, num_attempts integer)
+RETURNS "lonny".delete_result
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $function$
+-- Locks the message's own row and nothing else. It waits only for a transaction that holds this very message.
+DECLARE
+  v_message record;
+BEGIN
+  IF message_delete.id IS NULL THEN
+    PERFORM "lonny"._raise_invalid('id', NULL, 'Give the id of the message.');
+  END IF;
+  IF message_delete.num_attempts IS NULL THEN
+    PERFORM "lonny"._raise_invalid('num_attempts', NULL, 'Give num_attempts as message_dequeue returned it.');
+  END IF;
+
+  DELETE FROM "lonny".message m
+   WHERE m.id = message_delete.id AND m.num_attempts = message_delete.num_attempts AND m.unlock_at IS NOT NULL
+  RETURNING m.lane, m.channel, m.created_at INTO v_message;
+  IF NOT FOUND THEN
+    RETURN CASE WHEN EXISTS (SELECT FROM "lonny".message m WHERE m.id = message_delete.id)
+                THEN 'MESSAGE_STATE_INVALID'::"lonny".delete_result ELSE 'MESSAGE_NOT_FOUND' END;
+  END IF;
+  IF v_message.lane <> 0 THEN
+    PERFORM "lonny"._place_freed(v_message.lane, v_message.channel);
+  END IF;
+  IF "lonny"._event_channel() IS NOT NULL THEN
+    PERFORM "lonny"._event_notify('MESSAGE_DELETED', message_delete.id, "lonny"._channel_name(v_message.channel, message_delete.id, v_message.created_at), NULL);
+  END IF;
+  RETURN 'MESSAGE_DELETED'::"lonny".delete_result;
+END
+$function$;
+COMMENT ON FUNCTION "lonny".message_delete(bigint, integer) IS
+'Removes a message that the caller has dequeued: its work is done.
+num_attempts is the fencing token that message_dequeue returned; with another one, or if the message was deferred since, the answer is MESSAGE_STATE_INVALID and nothing changes. A worker whose lock has expired may still delete until the message is dequeued again. Errors: 22004.';
+
+CREATE OR REPLACE FUNCTION "lonny".message_delete_many(ids bigint[], num_attempts integer[])
+RETURNS SETOF "lonny".deleted
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $function$
+-- Locks the messages' own rows, in the order of their ids (in which the primary key is searched), so that two calls for the same messages,
+-- in whatever order, may wait for each other but never deadlock.
+DECLARE
+  v_bad    record;
+  v_gone   record;
+BEGIN
+  IF message_delete_many.ids IS NULL THEN
+    PERFORM "lonny"._raise_invalid('ids', NULL, 'Give an array of ids.');
+  END IF;
+  IF message_delete_many.num_attempts IS NULL THEN
+    PERFORM "lonny"._raise_invalid('num_attempts', NULL, 'Give an array of num_attempts as message_dequeue returned them.');
+  END IF;
+  IF cardinality(message_delete_many.num_attempts) <> cardinality(message_delete_many.ids) THEN
+    PERFORM "lonny"._raise_invalid('num_attempts', message_delete_many.num_attempts::text,
+                                        format('Give as many elements as ids (%s).', cardinality(message_delete_many.ids)));
+  END IF;
+  SELECT u.id, u.n INTO v_bad
+    FROM unnest(message_delete_many.ids, message_delete_many.num_attempts) WITH ORDINALITY AS u (id, num_attempts, n)
+   WHERE u.id IS NULL OR u.num_attempts IS NULL
+   ORDER BY u.n LIMIT 1;
+  IF FOUND THEN
+    PERFORM "lonny"._raise_invalid(format('%s[%s]', CASE WHEN v_bad.id IS NULL THEN 'ids' ELSE 'num_attempts' END, v_bad.n), NULL,
+                                        'Give the id and the num_attempts of a message in each place.');
+  END IF;
+
+  WITH gone AS (
+    DELETE FROM "lonny".message m
+     WHERE m.id = ANY (message_delete_many.ids) AND m.unlock_at IS NOT NULL
+       -- IS TRUE keeps it a lookup for each row, so that no plan can begin with it.
+       AND ((m.id, m.num_attempts) IN (SELECT u.id, u.num_attempts FROM unnest(message_delete_many.ids, message_delete_many.num_attempts) AS u (id, num_attempts))) IS TRUE
+    RETURNING m.id, m.num_attempts, m.lane, m.channel, m.created_at
+  )
+  SELECT array_agg(g.id) AS ids, array_agg(g.num_attempts) AS attempts, array_agg(g.channel) AS channels, array_agg(g.created_at) AS times,
+         array_agg(g.lane) FILTER (WHERE g.lane <> 0) AS lanes, array_agg(g.channel) FILTER (WHERE g.lane <> 0) AS named_channels
+    INTO v_gone
+    FROM gone g;
+  IF v_gone.lanes IS NOT NULL THEN
+    PERFORM "lonny"._places_freed(v_gone.lanes, v_gone.named_channels);
+  END IF;
+  IF "lonny"._event_channel() IS NOT NULL THEN
+    PERFORM "lonny"._event_notify('MESSAGE_DELETED', u.id, "lonny"._channel_name(u.channel, u.id, u.created_at), NULL)
+       FROM unnest(v_gone.ids, v_gone.channels, v_gone.times) AS u (id, channel, created_at);
+  END IF;
+
+  IF cardinality(v_gone.ids) = cardinality(message_delete_many.ids) THEN
+    RETURN QUERY SELECT u.id, 'MESSAGE_DELETED'::"lonny".delete_result FROM unnest(message_delete_many.ids) AS u (id);
+    RETURN;
+  END IF;
+  -- As one call after the other would have answered: the first element with the right number deletes it, for the later ones it is gone.
+  RETURN QUERY
+  WITH given AS MATERIALIZED (
+    SELECT u.id, u.num_attempts, u.n
+      FROM unnest(message_delete_many.ids, message_delete_many.num_attempts) WITH ORDINALITY AS u (id, num_attempts, n)
+  ), gone AS (
+    SELECT g.id, min(g.n) AS n
+      FROM given g JOIN unnest(v_gone.ids, v_gone.attempts) AS d (id, num_attempts) ON d.id = g.id AND d.num_attempts = g.num_attempts
+     GROUP BY g.id
+  )
+  SELECT g.id,
+         CASE WHEN g.n = d.n THEN 'MESSAGE_DELETED'::"lonny".delete_result
+              WHEN g.n > d.n THEN 'MESSAGE_NOT_FOUND'
+              WHEN g.n < d.n OR COALESCE((SELECT true FROM "lonny".message m WHERE m.id = g.id LIMIT 1), false) THEN 'MESSAGE_STATE_INVALID'
+              ELSE 'MESSAGE_NOT_FOUND' END
+    FROM given g LEFT JOIN gone d ON d.id = g.id
+   ORDER BY g.n;
+END
+$function$;
+COMMENT ON FUNCTION "lonny".message_delete_many(bigint[], integer[]) IS
+'Removes many messages that the caller has dequeued; returns a row for each, in the order of the input.
+Each is as by message_delete; one given twice is deleted once and then MESSAGE_NOT_FOUND. Errors: 22004, 22023 for arrays of lengths that do not fit; then nothing is deleted.';
+
+CREATE OR REPLACE FUNCTION "lonny".message_defer(id bigint, num_attempts integer, delay_ms bigint DEFAULT 0, state bytea DEFAULT NULL)
+RETURNS "lonny".defer_result
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $function$
+-- Locks the message's own row and nothing else. It waits only for a transaction that holds this very message.
+DECLARE
+  v_at      timestamptz;
+  v_message record;
+BEGIN
+  IF message_defer.id IS NULL THEN
+    PERFORM "lonny"._raise_invalid('id', NULL, 'Give the id of the message.');
+  END IF;
+  IF message_defer.num_attempts IS NULL THEN
+    PERFORM "lonny"._raise_invalid('num_attempts', NULL, 'Give num_attempts as message_dequeue returned it.');
+  END IF;
+  IF message_defer.delay_ms IS NULL OR message_defer.delay_ms NOT BETWEEN -3155760000000 AND 3155760000000 THEN
+    PERFORM "lonny"._raise_invalid('delay_ms', message_defer.delay_ms::text, 'Give milliseconds from -3155760000000 to 3155760000000 (100 years either way).');
+  END IF;
+
+  v_at := "lonny"._clock() + message_defer.delay_ms * interval '1 ms';
+  UPDATE "lonny".message m
+     SET status = CASE WHEN message_defer.delay_ms > 0
+                         OR m.lane <> 0 AND COALESCE((SELECT true FROM "lonny"._policy_in_force p WHERE p.channel = m.channel LIMIT 1), false)
+                       THEN 'WAITING'::"lonny".message_status ELSE 'READY' END,
+         policy_id = NULL, dequeue_at = v_at, unlock_at = NULL,
+         timer_at = CASE WHEN message_defer.delay_ms > 0 THEN v_at END,
+         state = COALESCE(message_defer.state, m.state)
+   WHERE m.id = message_defer.id AND m.num_attempts = message_defer.num_attempts AND m.unlock_at IS NOT NULL
+  RETURNING m.lane, m.channel, m.created_at INTO v_message;
+  IF NOT FOUND THEN
+    RETURN CASE WHEN EXISTS (SELECT FROM "lonny".message m WHERE m.id = message_defer.id)
+                THEN 'MESSAGE_STATE_INVALID'::"lonny".defer_result ELSE 'MESSAGE_NOT_FOUND' END;
+  END IF;
+  -- Another may take its place, or it may itself, if it waits and is due at once.
+  IF v_message.lane <> 0 THEN
+    PERFORM "lonny"._place_freed(v_message.lane, v_message.channel);
+  END IF;
+  IF "lonny"._event_channel() IS NOT NULL THEN
+    PERFORM "lonny"._event_notify('MESSAGE_DEFERRED', message_defer.id, "lonny"._channel_name(v_message.channel, message_defer.id, v_message.created_at), message_defer.delay_ms);
+  END IF;
+  RETURN 'MESSAGE_DEFERRED'::"lonny".defer_result;
+END
+$function$;
+COMMENT ON FUNCTION "lonny".message_defer(bigint, integer, bigint, bytea) IS
+'Gives a message that the caller has dequeued back, to be delivered again after delay_ms milliseconds.
+state is kept with the message for the next delivery; NULL keeps the state that it has, an empty one is a state like any other. A negative delay puts it ahead of others in its channel. num_attempts as in message_delete. Errors: 22004, 22023.';
+
+CREATE OR REPLACE FUNCTION "lonny".message_heartbeat(id bigint, num_attempts integer, lock_ms bigint DEFAULT NULL)
+RETURNS "lonny".heartbeat_result
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $function$
+-- Takes the message's own row with SKIP LOCKED. If it waited, a worker that deletes in an open transaction and then joins the thread
+-- that sends its heartbeats would hang for ever.
+BEGIN
+  IF message_heartbeat.id IS NULL THEN
+    PERFORM "lonny"._raise_invalid('id', NULL, 'Give the id of the message.');
+  END IF;
+  IF message_heartbeat.num_attempts IS NULL THEN
+    PERFORM "lonny"._raise_invalid('num_attempts', NULL, 'Give num_attempts as message_dequeue returned it.');
+  END IF;
+  IF message_heartbeat.lock_ms NOT BETWEEN 0 AND 3155760000000 THEN
+    PERFORM "lonny"._raise_invalid('lock_ms', message_heartbeat.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years), or NULL for the message''s own.');
+  END IF;
+
+  UPDATE "lonny".message m
+     SET lock_ms = COALESCE(message_heartbeat.lock_ms, m.lock_ms),
+         (unlock_at, timer_at) = (
+           SELECT u.at, u.at
+             FROM (SELECT GREATEST(m.unlock_at, "lonny"._clock() + COALESCE(message_heartbeat.lock_ms, m.lock_ms) * interval '1 ms') AS at) u)
+   WHERE m.id = ANY (ARRAY (
+           SELECT x.id FROM "lonny".message x
+            WHERE x.id = message_heartbeat.id AND x.num_attempts = message_heartbeat.num_attempts AND x.status = 'LOCKED'
+              FOR NO KEY UPDATE SKIP LOCKED));
+  IF FOUND THEN
+    RETURN 'MESSAGE_HEARTBEATED'::"lonny".heartbeat_result;
+  END IF;
+  RETURN COALESCE(
+    (SELECT CASE WHEN m.status = 'LOCKED' AND m.num_attempts = message_heartbeat.num_attempts
+                 THEN 'MESSAGE_BUSY'::"lonny".heartbeat_result ELSE 'MESSAGE_STATE_INVALID' END
+       FROM "lonny".message m WHERE m.id = message_heartbeat.id),
+    'MESSAGE_NOT_FOUND');
+END
+$function$;
+COMMENT ON FUNCTION "lonny".message_heartbeat(bigint, integer, bigint) IS
+'Extends the lock of a message that the caller has dequeued to lock_ms milliseconds from now; never shortens it.
+lock_ms replaces the message''s own lock time from now on; NULL keeps it. Never waits: MESSAGE_BUSY if another transaction is at this very message right now. After the lock has expired it works only until a dequeue has noticed. num_attempts as in message_delete. Errors: 22004, 22023.';
+
+CREATE OR REPLACE FUNCTION "lonny".message_cancel(id bigint)
+RETURNS "lonny".cancel_result
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $function$
+-- Locks the message's own row and nothing else. It waits only for a transaction that holds this very message.
+DECLARE
+  v_message record;
+BEGIN
+  IF message_cancel.id IS NULL THEN
+    PERFORM "lonny"._raise_invalid('id', NULL, 'Give the id of the message.');
+  END IF;
+
+  DELETE FROM "lonny".message m
+   WHERE m.id = message_cancel.id AND (m.status <> 'LOCKED' OR m.unlock_at <= "lonny"._clock())
+  RETURNING m.lane, m.channel, m.created_at, m.status INTO v_message;
+  IF NOT FOUND THEN
+    RETURN CASE WHEN EXISTS (SELECT FROM "lonny".message m WHERE m.id = message_cancel.id)
+                THEN 'MESSAGE_STATE_INVALID'::"lonny".cancel_result ELSE 'MESSAGE_NOT_FOUND' END;
+  END IF;
+  IF v_message.lane <> 0 AND v_message.status <> 'WAITING' THEN
+    PERFORM "lonny"._place_freed(v_message.lane, v_message.channel);
+  END IF;
+  IF "lonny"._event_channel() IS NOT NULL THEN
+    PERFORM "lonny"._event_notify('MESSAGE_DELETED', message_cancel.id, "lonny"._channel_name(v_message.channel, message_cancel.id, v_message.created_at), NULL);
+  END IF;
+  RETURN 'MESSAGE_CANCELLED'::"lonny".cancel_result;
+END
+$function$;
+COMMENT ON FUNCTION "lonny".message_cancel(bigint) IS
+'Removes a message that no worker holds; MESSAGE_STATE_INVALID if it is locked.
+A lock that is over does not count, even if no dequeue has noticed. Its event is MESSAGE_DELETED. Errors: 22004.';
+
+
+-- Looking at them
+CREATE OR REPLACE FUNCTION "lonny".message_status(ids bigint[])
+RETURNS SETOF "lonny".message_state
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $function$
+DECLARE
+  v_missing bigint;
+BEGIN
+  IF message_status.ids IS NULL THEN
+    PERFORM "lonny"._raise_invalid('ids', NULL, 'Give an array of ids.');
+  END IF;
+  SELECT min(u.n) INTO v_missing FROM unnest(message_status.ids) WITH ORDINALITY AS u (id, n) WHERE u.id IS NULL;
+  IF v_missing IS NOT NULL THEN
+    PERFORM "lonny"._raise_invalid(format('ids[%s]', v_missing), NULL, 'Give the id of a message in each place.');
+  END IF;
+  RETURN QUERY
+  SELECT f.*
+    FROM unnest(message_status.ids) WITH ORDINALITY AS u (id, n),
+         LATERAL (SELECT m.id, m.status, "lonny"._channel_name(m.channel, m.id, m.created_at), m.num_attempts, m.created_at, m.dequeue_at, m.locked_at, m.unlock_at
+                    FROM "lonny".message m WHERE m.id = u.id OFFSET 0) f
+   ORDER BY u.n;
+END
+$function$;
+COMMENT ON FUNCTION "lonny".message_status(bigint[]) IS
+'Where messages are in their lives: a row for each that exists, in the order of the input; what is missing is gone.
+Name the argument (ids => ''{1,2}'') or give an array (ARRAY[1,2]): message_status(''{1,2}'') is a cast to the type of the same name. Errors: 22004.';
+
+
+-- Limits
+CREATE OR REPLACE FUNCTION "lonny"._policy_add(p_channel text, p_max_concurrency integer, p_release_interval_ms bigint)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $function$
+BEGIN
+  INSERT INTO "lonny".channel_policy (channel, max_concurrency, release_interval_ms, cleared)
+  VALUES (p_channel, p_max_concurrency, p_release_interval_ms,
+          p_max_concurrency IS NULL AND COALESCE(p_release_interval_ms, 0) = 0);
+  INSERT INTO "lonny".wake (lane, channel) VALUES ("lonny"._lane(p_channel), p_channel);
+  IF "lonny"._event_channel() IS NOT NULL THEN
+    PERFORM "lonny"._event_notify('CHANNEL_POLICY_CHANGED', NULL, p_channel, NULL);
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._policy_add(text, integer, bigint) IS
+'Adds a version of a channel''s policy, one without limits if there are none, and wakes the channel.';
+
+CREATE OR REPLACE FUNCTION "lonny".channel_policy_set(channel text, max_concurrency integer DEFAULT NULL, release_interval_ms bigint DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+-- Only inserts: a version and a wake. It waits for nobody, and nobody for it.
+BEGIN
+  IF channel_policy_set.channel IS NULL OR octet_length(channel_policy_set.channel) NOT BETWEEN 1 AND 512 THEN
+    PERFORM "lonny"._raise_invalid('channel', channel_policy_set.channel, 'Give a name of 1 to 512 bytes.');
+  END IF;
+  IF channel_policy_set.max_concurrency < 0 THEN
+    PERFORM "lonny"._raise_invalid('max_concurrency', channel_policy_set.max_concurrency::text, 'Give 0 to pause the channel, a positive number, or NULL for no limit.');
+  END IF;
+  IF channel_policy_set.release_interval_ms NOT BETWEEN 0 AND 3155760000000 THEN
+    PERFORM "lonny"._raise_invalid('release_interval_ms', channel_policy_set.release_interval_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years), or NULL for no interval.');
+  END IF;
+
+  PERFORM "lonny"._policy_add(channel_policy_set.channel, channel_policy_set.max_concurrency, channel_policy_set.release_interval_ms);
+END
+$function$;
+COMMENT ON FUNCTION "lonny".channel_policy_set(text, integer, bigint) IS
+'Limits a channel: at most max_concurrency of its messages are out at a time, and two dequeues are release_interval_ms milliseconds apart.
+max_concurrency NULL: no limit, 0: paused; release_interval_ms NULL or 0: no interval. Both are replaced. It binds every dequeue that begins after it is committed, for messages already there too. Errors: 22004, 22023.';
+
+CREATE OR REPLACE FUNCTION "lonny".channel_policy_clear(channel text)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF channel_policy_clear.channel IS NULL OR octet_length(channel_policy_clear.channel) NOT BETWEEN 1 AND 512 THEN
+    PERFORM "lonny"._raise_invalid('channel', channel_policy_clear.channel, 'Give a name of 1 to 512 bytes.');
+  END IF;
+
+  PERFORM "lonny"._policy_add(channel_policy_clear.channel, NULL, NULL);
+END
+$function$;
+COMMENT ON FUNCTION "lonny".channel_policy_clear(text) IS
+'Removes all limits of a channel.
+It binds every dequeue that begins after it is committed. Errors: 22004, 22023.';
+
+
+-- Telling what differs from what was installed
+CREATE OR REPLACE FUNCTION "lonny"._objects()
+RETURNS TABLE (kind text, name text, part text, checksum text)
+LANGUAGE sql STABLE
+AS $function$
+-- Not in it: owners, rights, and settings of autovacuum, which are the user's. Nor what PostgreSQL prints differently from one version to the
+-- next, where it can be helped: the checksums outlive a pg_upgrade.
+WITH schema AS (
+  SELECT n.oid FROM pg_namespace n WHERE n.nspname = 'lonny'
+), relation AS (
+  SELECT c.oid, c.relname, c.relpersistence, c.relreplident, c.relrowsecurity, c.reloptions, c.reltype, c.relkind,
+         CASE c.relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'S' THEN 'sequence' WHEN 'c' THEN 'type' END AS kind
+    FROM schema s JOIN pg_class c ON c.relnamespace = s.oid AND c.relkind IN ('r', 'v', 'S', 'c')
+), definition (kind, name, part, facts) AS (
+  SELECT r.kind, r.relname, '',
+         ARRAY[r.relpersistence::text, r.relreplident::text, r.relrowsecurity::text,
+               (SELECT string_agg(o.option, ',' ORDER BY o.option) FROM unnest(r.reloptions) AS o (option) WHERE o.option NOT LIKE 'autovacuum%'),
+               CASE WHEN r.relkind = 'v' THEN pg_get_viewdef(r.oid) END,
+               obj_description(CASE WHEN r.relkind = 'c' THEN r.reltype ELSE r.oid END, CASE WHEN r.relkind = 'c' THEN 'pg_type' ELSE 'pg_class' END),
+               s.seqtypid::regtype::text, s.seqmin::text, s.seqmax::text, s.seqincrement::text, s.seqcycle::text]
+    FROM relation r LEFT JOIN pg_sequence s ON s.seqrelid = r.oid
+  UNION ALL
+  SELECT r.kind, r.relname, 'column ' || a.attname,
+         ARRAY[format_type(a.atttypid, a.atttypmod), a.attnotnull::text, a.attidentity::text, a.attgenerated::text, a.attcollation::regcollation::text,
+               pg_get_expr(d.adbin, d.adrelid), col_description(r.oid, a.attnum)]
+    FROM relation r
+    JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+    LEFT JOIN pg_attrdef d ON d.adrelid = r.oid AND d.adnum = a.attnum
+   WHERE r.relkind <> 'S'
+  UNION ALL
+  SELECT r.kind, r.relname, 'index ' || c.relname,
+         ARRAY[pg_get_indexdef(i.indexrelid), i.indisvalid::text, i.indisunique::text, i.indisreplident::text, obj_description(c.oid, 'pg_class')]
+    FROM relation r JOIN pg_index i ON i.indrelid = r.oid JOIN pg_class c ON c.oid = i.indexrelid
+  UNION ALL
+  -- PostgreSQL 18 has NOT NULL among the constraints; it is one of the column's facts.
+  SELECT r.kind, r.relname, 'constraint ' || c.conname, ARRAY[pg_get_constraintdef(c.oid), c.convalidated::text]
+    FROM relation r JOIN pg_constraint c ON c.conrelid = r.oid AND c.contype <> 'n'
+  UNION ALL
+  SELECT r.kind, r.relname, 'trigger ' || t.tgname, ARRAY[pg_get_triggerdef(t.oid), t.tgenabled::text]
+    FROM relation r JOIN pg_trigger t ON t.tgrelid = r.oid AND NOT t.tgisinternal
+  UNION ALL
+  SELECT r.kind, r.relname, 'rule ' || w.rulename, ARRAY[pg_get_ruledef(w.oid), w.ev_enabled::text]
+    FROM relation r JOIN pg_rewrite w ON w.ev_class = r.oid AND w.rulename <> '_RETURN'
+  UNION ALL
+  SELECT r.kind, r.relname, 'policy ' || p.polname, ARRAY[p.polcmd::text, pg_get_expr(p.polqual, r.oid), pg_get_expr(p.polwithcheck, r.oid)]
+    FROM relation r JOIN pg_policy p ON p.polrelid = r.oid
+  UNION ALL
+  SELECT 'type', t.typname, '', ARRAY[(SELECT string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid),
+                                      obj_description(t.oid, 'pg_type')]
+    FROM schema s JOIN pg_type t ON t.typnamespace = s.oid AND t.typtype = 'e'
+  UNION ALL
+  SELECT 'function', p.proname, oidvectortypes(p.proargtypes),
+         ARRAY[pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), l.lanname, p.prosrc, p.prosecdef::text, p.provolatile::text,
+               p.proparallel::text, p.proisstrict::text, p.prorows::text, p.proconfig::text, obj_description(p.oid, 'pg_proc')]
+    FROM schema s JOIN pg_proc p ON p.pronamespace = s.oid JOIN pg_language l ON l.oid = p.prolang
+   WHERE EXISTS (SELECT FROM "lonny".template t WHERE t.path = 'functions/' || p.proname || '.sql')
+)
+SELECT d.kind, d.name::text, d.part::text, md5(d.facts::text) FROM definition d
+$function$;
+COMMENT ON FUNCTION "lonny"._objects() IS
+'What the catalog says of the objects in this schema: one row each and one for each part, with a checksum of its definition.
+To be called with the search path of the public functions. Of functions only those that an install has made, of others all that there are.';
+
+
+-- Who may do what
+-- Nothing is granted to PUBLIC: the owner of the schema decides who may use it. PostgreSQL grants PUBLIC nothing on new tables and
+-- sequences, but the right to call new functions.
+REVOKE ALL ON FUNCTION
+  "lonny"._clock(),
+  "lonny"._lane(text),
+  "lonny"._channel_name(text, bigint, timestamptz),
+  "lonny"._event_channel(),
+  "lonny"._event_notify(text, bigint, text, bigint),
+  "lonny"._raise_invalid(text, text, text),
+  "lonny".message_create(text, bytea, bigint, bigint),
+  "lonny".message_create_many(text[], bytea[], bigint[], bigint[]),
+  "lonny"._channel_survey(bigint, "lonny"._policy_in_force, timestamptz, timestamptz, bigint[]),
+  "lonny"._timer_set(bigint, text, timestamptz, timestamptz),
+  "lonny"._channel_advance(bigint, text, timestamptz, bigint[], integer),
+  "lonny"._lane_tend(bigint),
+  "lonny"._wakes_next(bigint, bigint, integer),
+  "lonny"._tend(integer, boolean, boolean),
+  "lonny"._channel_release(bigint, text, bigint[]),
+  "lonny"._channel_try_release(bigint, text, bigint[]),
+  "lonny"._message_offer(bigint, text, bigint[], timestamptz),
+  "lonny"._channel_offer(bigint, text, bigint[]),
+  "lonny"._lanes_next(bigint, integer),
+  "lonny"._turns_due(bigint, bigint, integer, bigint[]),
+  "lonny"._take_one(bigint, bigint, bigint, bigint),
+  "lonny"._take_in_turn(bigint, integer, bigint, integer),
+  "lonny"._take_many(bigint, integer, bigint, boolean),
+  "lonny"._retry_ms(boolean, timestamptz, timestamptz),
+  "lonny"._is_alone(text),
+  "lonny".message_dequeue(integer, bigint),
+  "lonny"._place_freed(bigint, text),
+  "lonny"._places_freed(bigint[], text[]),
+  "lonny".message_delete(bigint, integer),
+  "lonny".message_delete_many(bigint[], integer[]),
+  "lonny".message_defer(bigint, integer, bigint, bytea),
+  "lonny".message_heartbeat(bigint, integer, bigint),
+  "lonny".message_cancel(bigint),
+  "lonny".message_status(bigint[]),
+  "lonny"._policy_add(text, integer, bigint),
+  "lonny".channel_policy_set(text, integer, bigint),
+  "lonny".channel_policy_clear(text),
+  "lonny"._objects()
+FROM PUBLIC;
+
+
+DELETE FROM "lonny".template;
+INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUES
+  ('functions/_clock.sql', 'a773d143d30abd09a27c1e9de7b39ca25519c61cf2f23c808aac381bb56f5556', '0.1.0', clock_timestamp()),
+  ('functions/_lane.sql', '7d3a050c4a2d0c9e9d9cdd09f68dc06a2631acef962b0cfad907929cc3772895', '0.1.0', clock_timestamp()),
+  ('functions/_channel_name.sql', 'd977e5902f731ec5df03244d22f9389f2a815f1920c27b0495f59252173988bf', '0.1.0', clock_timestamp()),
+  ('functions/_event_channel.sql', '0e8a1a2cbfc0c31f5f090c5bdffe72471dff68562e87c92ddc8f4c0cade2506a', '0.1.0', clock_timestamp()),
+  ('functions/_event_notify.sql', 'bbf2716f09cb8e55c9692bb8d812657631627a4331b3407f3e60925489c4dd2b', '0.1.0', clock_timestamp()),
+  ('functions/_raise_invalid.sql', 'ba7e6ea088c81a4a30658d01c6bd1518993911596f0e08621b5faadf431044fb', '0.1.0', clock_timestamp()),
+  ('functions/message_create.sql', '10c3dc578b8484d7f1368d5e187bbcf0c1d49038eec17a0f1c9659865fdd0bb8', '0.1.0', clock_timestamp()),
+  ('functions/message_create_many.sql', '006d7e502dc71c62c7eaa497da374986906b0bc2669e121a2b20a2564d1e04dc', '0.1.0', clock_timestamp()),
+  ('functions/_channel_survey.sql', '4bb5bc0eca36a3dcb62c73d02548262c454e39084b594f5d9d626d1ce20293b2', '0.1.0', clock_timestamp()),
+  ('functions/_timer_set.sql', '2936d9e8af9c5b017163739580a6798a621a14ac8b54b48c5ae1aecff9ac17a7', '0.1.0', clock_timestamp()),
+  ('functions/_channel_advance.sql', '1778e37c117118edca07fd8034096ce79becd1e4a57c65e730903c40be5fbff9', '0.1.0', clock_timestamp()),
+  ('functions/_lane_tend.sql', '1c8f9f658828187ffed6809ffecdadeb748d75d550cbc917f50a54ec23003b71', '0.1.0', clock_timestamp()),
+  ('functions/_wakes_next.sql', '06e649240a2bdabbefc27a6ac20a16f0ba4d86a7053ec920d682fa8d7fc4dce4', '0.1.0', clock_timestamp()),
+  ('functions/_tend.sql', '749617e7be42dc8d489e3c17a16a1b4af5b8863cce4d857a5252e290e722e806', '0.1.0', clock_timestamp()),
+  ('functions/_channel_release.sql', '3860b04958502f7608cf5717d72fd48a5eee2a96a8c92e3de6ac17bd59bc50c5', '0.1.0', clock_timestamp()),
+  ('functions/_channel_try_release.sql', 'b05856c1da082b660ec7603d4367b3e2dc60628640e7d42c49287834bdec7cd8', '0.1.0', clock_timestamp()),
+  ('functions/_message_offer.sql', 'd1526392966759cc5e8b1a62db4b9db4e561e2a482f82851e138e2bd7367896d', '0.1.0', clock_timestamp()),
+  ('functions/_channel_offer.sql', '0156ca681f759a59f9d81cf8c93cf6de541cb27e15500162c922ba93cb8a678c', '0.1.0', clock_timestamp()),
+  ('functions/_lanes_next.sql', 'caf7dc5902772c3c36f871dfb7797947f04dbd6f2a113406de75557dadd88014', '0.1.0', clock_timestamp()),
+  ('functions/_turns_due.sql', '9eddc11510e2cbff77b873c709aa27fc4905b96d4912d543d0ebedcd8f87a16e', '0.1.0', clock_timestamp()),
+  ('functions/_take_one.sql', '9b37666b4f6f65e16ab1977eda7469a5d7a4c993e9b2044bf4f1d56681697f8f', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_turn.sql', '83f8bd130cc99563598411594b7203db677f1757289806a4b94d681a7e4c8612', '0.1.0', clock_timestamp()),
+  ('functions/_take_many.sql', '8cb275a84e164a2b566fc81c3a53bffa9b5de663912c0187bd532bb0b0abb934', '0.1.0', clock_timestamp()),
+  ('functions/_retry_ms.sql', '6f6be5d0ece93337b8a08679f7256d92d367df0336ad75f3afa81488c7a10340', '0.1.0', clock_timestamp()),
+  ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
+  ('functions/message_dequeue.sql', 'c5f11b8b76759dddd14b09ec94e297c3340ae18aa407dff14b811390458d9d75', '0.1.0', clock_timestamp()),
+  ('functions/_place_freed.sql', '9138e096d82ec5dc6f4aefbc18b34a1c9ebc02d3394c3fb5e2417cca438dc1cb', '0.1.0', clock_timestamp()),
+  ('functions/_places_freed.sql', 'a2f4a9de1d14e0124e56cf3c47ce7858dd6ee6f0b2e676a07769d751642b768f', '0.1.0', clock_timestamp()),
+  ('functions/message_delete.sql', '1a548890b6e852739d7b13e7785979bc74d130cd10997af9146fbf58c6519366', '0.1.0', clock_timestamp()),
+  ('functions/message_delete_many.sql', 'b8df9e846306bb292f372796cfea9fcb2077e759bceb8b495b31928b1930e2bd', '0.1.0', clock_timestamp()),
+  ('functions/message_defer.sql', '237bb18f1e2762f0c12b6684e30f8995688631822b0eeb750a4d9f32e15b53e1', '0.1.0', clock_timestamp()),
+  ('functions/message_heartbeat.sql', '358c8960feb621016818d7fa35d73ef8dd4a3b6793e5cbb947c498fb6264db59', '0.1.0', clock_timestamp()),
+  ('functions/message_cancel.sql', '9cef9ca4d6b1ce7ff5c766ebeeaa6b9b5b2f4ce134bd772ca9e21a36846cc9d7', '0.1.0', clock_timestamp()),
+  ('functions/message_status.sql', '0f329d25ec5470fe5ae91c2d3f1827d5017ae71ef6ed40f7aa018ff069a33929', '0.1.0', clock_timestamp()),
+  ('functions/_policy_add.sql', 'a58f47f0662e45915e7c03ff4f45318db9b61c0707ea90258986e70f1118c9c6', '0.1.0', clock_timestamp()),
+  ('functions/channel_policy_set.sql', '3ed6faacf350c033ae57065c36ab72b31d31ec1a742b8e6cb43c3a4cfcbfb290', '0.1.0', clock_timestamp()),
+  ('functions/channel_policy_clear.sql', '22bf938115c75c1a44ab72594987b0c05f419e154c8f3b8e95f47a40a0b3cc1f', '0.1.0', clock_timestamp()),
+  ('functions/_objects.sql', '2b98a3decee16dbafec75b2642f0822dadb8420d39b7415bb75a5916ddf40b72', '0.1.0', clock_timestamp()),
+  ('grants.sql', '7e198e587b6735f9c73f88b24695471e11c2cbee0b2dd82074ac8b08781ee4cd', '0.1.0', clock_timestamp());
+
+DELETE FROM "lonny".object WHERE kind = 'function';
+INSERT INTO "lonny".object (kind, name, part, checksum)
+SELECT o.kind, o.name, o.part, o.checksum
+  FROM "lonny"._objects() o
+ WHERE o.kind = 'function' OR NOT EXISTS (SELECT FROM "lonny".object);
+
+COMMIT;
