@@ -46,6 +46,9 @@ _CREATE = re.compile(
     rf"^CREATE (?:OR REPLACE )?(?:UNLOGGED )?(?P<kind>{'|'.join(_KINDS)}) {{{{ schema }}}}\.(?P<name>\w+)",
     re.MULTILINE,
 )
+_RENAME = re.compile(
+    rf"^ALTER (?P<kind>{'|'.join(_KINDS)}) {{{{ schema }}}}\.\w+ RENAME TO (?P<name>\w+)", re.MULTILINE
+)
 
 
 # How often an install tries, and for how long it lets the queue work in between: at first, and at most.
@@ -142,8 +145,8 @@ def install(
 
     Where there are migrations to run, it waits for the transactions that have used the queue, and everybody
     else waits for it: so it gives up after `lock_timeout_ms` milliseconds, and tries again after a pause, up
-    to `attempts` times. A queue of a newer pylonny is left as it is, unless that one says that this one cannot
-    use it.
+    to `attempts` times. A queue of a newer pylonny is left as it is, unless that one says that this one
+    cannot use it.
 
     Raises InvalidNameError, and InstallError if the schema is not ours, if this role may not do it, if the
     server is older than PostgreSQL 15, if the ledger does not go with the migrations of this package, or if
@@ -283,7 +286,12 @@ def uninstall(conn: _Connection, schema: str = DEFAULT_SCHEMA, *, root: Path | N
 
 def created(files: Iterable[Template]) -> set[tuple[str, str]]:
     """Kind and name of everything that the templates create in the schema, as in ("TABLE", "message")."""
-    return {(match["kind"], match["name"]) for file in files for match in _CREATE.finditer(file.text)}
+    return {
+        (match["kind"], match["name"])
+        for file in files
+        for pattern in (_CREATE, _RENAME)
+        for match in pattern.finditer(file.text)
+    }
 
 
 def status(conn: _Connection, *, root: Path | None = None) -> list[Installation]:
@@ -379,7 +387,7 @@ def _transaction(conn: _Connection) -> Generator[_Cursor]:
 def _run(cur: _Cursor, text: str) -> None:
     """Run rendered SQL, which may be many statements."""
     try:
-        cur.execute(_trusted(text))
+        cur.execute(_trusted(text), prepare=False)  # they are many, and the connection may prepare everything
     except psycopg.Error as error:
         raise _refusal(error) from error
 

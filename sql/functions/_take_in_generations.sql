@@ -1,5 +1,5 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._take_in_generations(p_max_messages integer, p_lock_ms bigint, p_is_alone boolean)
-RETURNS SETOF {{ schema }}.dequeued
+RETURNS SETOF {{ schema }}._taken
 LANGUAGE plpgsql VOLATILE
 AS $function$
 -- While a transaction holds an old snapshot, dead rows stay, and every search steps over those of all messages that ever were. So what
@@ -24,7 +24,7 @@ DECLARE
   v_num_read    bigint;
   v_num_taken   integer := 0;
   v_count       integer;
-  v_message     {{ schema }}.dequeued;
+  v_message     {{ schema }}._taken;
 BEGIN
   IF p_is_alone AND NOT {{ schema }}._generations_are_walked(v_now, interval '0') THEN
     PERFORM {{ schema }}._generations_walk();
@@ -70,11 +70,13 @@ BEGIN
     END IF;
 
     IF p_max_messages > 1 THEN
-      RETURN QUERY SELECT t.* FROM {{ schema }}._take_many(v_served, p_max_messages, p_lock_ms, p_is_alone, v_generations[1]) t;
+      RETURN QUERY SELECT t.result, t.id, t.channel, t.content, t.state, t.num_attempts, t.is_unlocked, t.unlock_at, t.retry_ms
+                     FROM {{ schema }}._take_many(v_served, p_max_messages, p_lock_ms, p_is_alone, v_generations[1]) t;
       GET DIAGNOSTICS v_num_taken = ROW_COUNT;
       IF v_num_taken < p_max_messages AND v_generations[1] < v_generations[2] THEN
         v_served := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
-        RETURN QUERY SELECT t.* FROM {{ schema }}._take_many(v_served, p_max_messages - v_num_taken, p_lock_ms, p_is_alone, v_generations[2]) t;
+        RETURN QUERY SELECT t.result, t.id, t.channel, t.content, t.state, t.num_attempts, t.is_unlocked, t.unlock_at, t.retry_ms
+                       FROM {{ schema }}._take_many(v_served, p_max_messages - v_num_taken, p_lock_ms, p_is_alone, v_generations[2]) t;
         GET DIAGNOSTICS v_count = ROW_COUNT;
         v_num_taken := v_num_taken + v_count;
       END IF;

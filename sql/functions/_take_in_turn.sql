@@ -18,7 +18,7 @@ DECLARE
   v_turn    record;
   v_first   record;
   v_offer   record;
-  v_taken   {{ schema }}.dequeued;
+  v_taken   {{ schema }}._taken;
   v_id      bigint;
   v_missing integer := p_max_messages;
 BEGIN

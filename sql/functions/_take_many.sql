@@ -1,5 +1,5 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._take_many(p_served bigint, p_max_messages integer, p_lock_ms bigint, p_is_alone boolean, p_generation bigint)
-RETURNS SETOF {{ schema }}.dequeued
+RETURNS SETOF {{ schema }}._taken
 LANGUAGE plpgsql VOLATILE
 AS $function$
 -- What _take_one would do p_max_messages times, in few statements a round: the next lanes in rotation get equal shares, the first ones one

@@ -1,12 +1,12 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._take_one(p_served bigint, p_lane bigint, p_id bigint, p_lock_ms bigint)
-RETURNS {{ schema }}.dequeued
+RETURNS {{ schema }}._taken
 LANGUAGE plpgsql VOLATILE
 AS $function$
 DECLARE
   v_now     timestamptz;
   v_held    record;
   v_policy  record;
-  v_message {{ schema }}.dequeued;
+  v_message {{ schema }}._taken;
 BEGIN
   IF p_id IS NOT NULL THEN
     SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held

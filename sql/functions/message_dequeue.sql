@@ -30,7 +30,7 @@ DECLARE
   v_is_bloated   boolean := COALESCE(pg_sequence_last_value($regclass${{ schema }}.generation_walk$regclass$), 0) > 0;
   v_num_read     bigint;
   v_call_stack   text;
-  v_message      {{ schema }}.dequeued;
+  v_message      {{ schema }}._taken;
   v_is_found     boolean;
   v_taken        record;
   v_seen         tid[] := ARRAY[]::tid[];
@@ -53,7 +53,9 @@ BEGIN
       GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
       v_is_alone := {{ schema }}._is_alone(v_call_stack);
     END IF;
-    RETURN QUERY SELECT t.* FROM {{ schema }}._take_in_generations(message_dequeue.max_messages, message_dequeue.lock_ms, COALESCE(v_is_alone, false)) t;
+    -- Columns are named, here and below, so that a call which an upgrade has caught is none the wiser if there are more of them now.
+    RETURN QUERY SELECT t.result, t.id, t.channel, t.content, t.state, t.num_attempts, t.is_unlocked, t.unlock_at, t.retry_ms
+                   FROM {{ schema }}._take_in_generations(message_dequeue.max_messages, message_dequeue.lock_ms, COALESCE(v_is_alone, false)) t;
     IF FOUND THEN
       RETURN;
     END IF;
@@ -80,7 +82,8 @@ BEGIN
   FOR i IN 1 .. 100 LOOP
     IF v_is_alone OR NOT v_is_due THEN
       IF message_dequeue.max_messages > 1 THEN
-        RETURN QUERY SELECT t.* FROM {{ schema }}._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_is_alone, NULL) t;
+        RETURN QUERY SELECT t.result, t.id, t.channel, t.content, t.state, t.num_attempts, t.is_unlocked, t.unlock_at, t.retry_ms
+                       FROM {{ schema }}._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_is_alone, NULL) t;
         v_is_found := FOUND;
       ELSE
         v_message := {{ schema }}._take_one(v_served, NULL, NULL, message_dequeue.lock_ms);
@@ -121,8 +124,10 @@ BEGIN
     v_seen := v_seen || v_ready;
   END LOOP;
 
-  RETURN NEXT ROW('MESSAGE_NOT_AVAILABLE', NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-                  {{ schema }}._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now))::{{ schema }}.dequeued;
+  v_message := NULL;
+  v_message.result := 'MESSAGE_NOT_AVAILABLE';
+  v_message.retry_ms := {{ schema }}._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now);
+  RETURN NEXT v_message;
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.message_dequeue(integer, bigint) IS

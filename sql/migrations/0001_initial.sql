@@ -204,6 +204,29 @@ COMMENT ON COLUMN {{ schema }}.dequeued.is_unlocked IS 'True if this delivery fo
 COMMENT ON COLUMN {{ schema }}.dequeued.unlock_at IS 'When the lock ends.';
 COMMENT ON COLUMN {{ schema }}.dequeued.retry_ms IS 'With MESSAGE_NOT_AVAILABLE: milliseconds until something known can become available; NULL if nothing is known.';
 
+-- What message_dequeue works with inside. A call that is under way while an upgrade replaces the public type goes on with this one.
+CREATE TYPE {{ schema }}._taken AS (
+  result       {{ schema }}.dequeue_result,
+  id           bigint,
+  channel      text,
+  content      bytea,
+  state        bytea,
+  num_attempts integer,
+  is_unlocked  boolean,
+  unlock_at    timestamptz,
+  retry_ms     bigint
+);
+COMMENT ON TYPE {{ schema }}._taken IS 'A row of message_dequeue inside of the functions: the same columns. It never grows: a release that needs more has another type.';
+COMMENT ON COLUMN {{ schema }}._taken.result IS 'See dequeued.';
+COMMENT ON COLUMN {{ schema }}._taken.id IS 'See dequeued.';
+COMMENT ON COLUMN {{ schema }}._taken.channel IS 'See dequeued.';
+COMMENT ON COLUMN {{ schema }}._taken.content IS 'See dequeued.';
+COMMENT ON COLUMN {{ schema }}._taken.state IS 'See dequeued.';
+COMMENT ON COLUMN {{ schema }}._taken.num_attempts IS 'See dequeued.';
+COMMENT ON COLUMN {{ schema }}._taken.is_unlocked IS 'See dequeued.';
+COMMENT ON COLUMN {{ schema }}._taken.unlock_at IS 'See dequeued.';
+COMMENT ON COLUMN {{ schema }}._taken.retry_ms IS 'See dequeued.';
+
 CREATE TYPE {{ schema }}.deleted AS (
   id     bigint,
   result {{ schema }}.delete_result

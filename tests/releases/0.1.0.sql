@@ -157,6 +157,22 @@ COMMENT ON TYPE "lonny".heartbeat_result IS 'What message_heartbeat answers.';
 COMMENT ON TYPE "lonny".cancel_result IS 'What message_cancel answers.';
 
 
+-- Sequences, because what one session sets all others see at once, without a row, a lock or a wait, and even if it rolls back.
+-- Unlogged: after a crash the rotation may begin anywhere.
+CREATE UNLOGGED SEQUENCE "lonny".rotation AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE "lonny".rotation IS 'The lane that was served last.';
+CREATE UNLOGGED SEQUENCE "lonny".wake_rotation AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE "lonny".wake_rotation IS 'The lane whose wakes were handled last.';
+
+-- Beside an old snapshot (sql/README.md) only. As long as nothing holds one, they are 0, or less, and no row has a generation.
+CREATE UNLOGGED SEQUENCE "lonny".generation AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE "lonny".generation IS 'The sum of the two generations in use: what becomes ready gets the younger, what is ready has the one or the other (the same, if even). 0 or less: none is in use.';
+CREATE UNLOGGED SEQUENCE "lonny".generation_walk AS bigint MINVALUE 0 START WITH 0;
+COMMENT ON SEQUENCE "lonny".generation_walk IS 'When to look for what is ready in neither generation, in microseconds since 1970; 0: never, none is in use.';
+CREATE UNLOGGED SEQUENCE "lonny".timer_mark AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE "lonny".timer_mark IS 'Where the search for timers that are over begins while generations are in use, in microseconds since 1970.';
+
+
 CREATE TABLE "lonny".message (
   id           bigint      GENERATED ALWAYS AS IDENTITY,
   lane         bigint      NOT NULL,
@@ -167,6 +183,7 @@ CREATE TABLE "lonny".message (
   locked_at    timestamptz,
   unlock_at    timestamptz,
   policy_id    bigint,
+  generation   bigint      DEFAULT NULLIF(GREATEST(pg_sequence_last_value($regclass$"lonny".generation$regclass$) + 1, 1) / 2, 0),
   num_attempts integer     NOT NULL DEFAULT 0,
   status       "lonny".message_status NOT NULL,
   channel      text COLLATE "C",
@@ -188,6 +205,7 @@ COMMENT ON COLUMN "lonny".message.timer_at IS 'When a dequeue has to look at it:
 COMMENT ON COLUMN "lonny".message.locked_at IS 'When it was dequeued last; NULL if never.';
 COMMENT ON COLUMN "lonny".message.unlock_at IS 'When the lock of its last dequeue ends or ended; NULL if it was not dequeued since its creation or deferral.';
 COMMENT ON COLUMN "lonny".message.policy_id IS 'The version of the channel''s policy that released it last; NULL if it was released without one.';
+COMMENT ON COLUMN "lonny".message.generation IS 'The generation in which it became ready last; NULL: none was in use.';
 COMMENT ON COLUMN "lonny".message.num_attempts IS 'How often it was dequeued: the fencing token.';
 COMMENT ON COLUMN "lonny".message.status IS 'WAITING, READY or LOCKED.';
 COMMENT ON COLUMN "lonny".message.channel IS 'Its channel; NULL if it was created without one (_channel_name tells the name that such a message goes by).';
@@ -197,6 +215,8 @@ COMMENT ON COLUMN "lonny".message.state IS 'What the worker kept at the last def
 -- One index a question, so that each holds only the rows that may answer it.
 CREATE INDEX message_ready_idx ON "lonny".message (lane, dequeue_at, id) WHERE status = 'READY';
 COMMENT ON INDEX "lonny".message_ready_idx IS 'Which message is next, in rotation over the lanes?';
+CREATE INDEX message_generation_idx ON "lonny".message (generation, lane, dequeue_at, id) WHERE status = 'READY' AND generation IS NOT NULL;
+COMMENT ON INDEX "lonny".message_generation_idx IS 'The same beside an old snapshot, without the dead rows of former generations.';
 CREATE INDEX message_waiting_idx ON "lonny".message (lane, dequeue_at, id) WHERE status = 'WAITING' AND lane <> 0;
 COMMENT ON INDEX "lonny".message_waiting_idx IS 'Which message of a channel is the next to be released?';
 CREATE INDEX message_locked_idx ON "lonny".message (lane) WHERE status = 'LOCKED' AND lane <> 0;
@@ -237,30 +257,26 @@ CREATE TABLE "lonny".wake (
   lane        bigint NOT NULL,
   at          timestamptz,
   released_at timestamptz,
+  generation  bigint DEFAULT NULLIF(GREATEST(pg_sequence_last_value($regclass$"lonny".generation$regclass$) + 1, 1) / 2, 0),
   channel     text COLLATE "C" NOT NULL
 ) WITH (vacuum_truncate = false);
 COMMENT ON TABLE "lonny".wake IS 'Signals and timers, only ever added to: look at this channel, now or at a time; deleted when that was done.';
 COMMENT ON COLUMN "lonny".wake.lane IS 'The channel''s lane.';
 COMMENT ON COLUMN "lonny".wake.at IS 'When to look at the channel; NULL: now.';
 COMMENT ON COLUMN "lonny".wake.released_at IS 'Set if this is the timer of a release interval: the time of the dequeue that the interval follows.';
+COMMENT ON COLUMN "lonny".wake.generation IS 'The generation in which it became due; NULL: none was in use.';
 COMMENT ON COLUMN "lonny".wake.channel IS 'The channel to look at.';
 -- It has no key (an index entry a wake for nothing). Without this a publication of all tables would make its deletes fail.
 ALTER TABLE "lonny".wake REPLICA IDENTITY FULL;
 
 CREATE INDEX wake_due_idx ON "lonny".wake (lane) WHERE at IS NULL;
 COMMENT ON INDEX "lonny".wake_due_idx IS 'Which channel is to be looked at next, in rotation over the lanes?';
+CREATE INDEX wake_generation_idx ON "lonny".wake (generation, lane) WHERE at IS NULL AND generation IS NOT NULL;
+COMMENT ON INDEX "lonny".wake_generation_idx IS 'The same beside an old snapshot, without the dead rows of former generations.';
 CREATE INDEX wake_timer_idx ON "lonny".wake (at, lane) WHERE at IS NOT NULL;
 COMMENT ON INDEX "lonny".wake_timer_idx IS 'Which timers are over?';
 CREATE INDEX wake_lane_idx ON "lonny".wake (lane) WHERE at IS NOT NULL OR released_at IS NOT NULL;
 COMMENT ON INDEX "lonny".wake_lane_idx IS 'Which timers has this channel, and when was it released last?';
-
-
--- Sequences, because what one session sets all others see at once, without a row, a lock or a wait, and even if it rolls back.
--- Unlogged: after a crash the rotation may begin anywhere.
-CREATE UNLOGGED SEQUENCE "lonny".rotation AS bigint MINVALUE -9223372036854775808 START WITH 0;
-COMMENT ON SEQUENCE "lonny".rotation IS 'The lane that was served last.';
-CREATE UNLOGGED SEQUENCE "lonny".wake_rotation AS bigint MINVALUE -9223372036854775808 START WITH 0;
-COMMENT ON SEQUENCE "lonny".wake_rotation IS 'The lane whose wakes were handled last.';
 
 
 CREATE TYPE "lonny".dequeued AS (
@@ -284,6 +300,29 @@ COMMENT ON COLUMN "lonny".dequeued.num_attempts IS 'How often it was dequeued, t
 COMMENT ON COLUMN "lonny".dequeued.is_unlocked IS 'True if this delivery follows a lock that expired, false after a create or a defer.';
 COMMENT ON COLUMN "lonny".dequeued.unlock_at IS 'When the lock ends.';
 COMMENT ON COLUMN "lonny".dequeued.retry_ms IS 'With MESSAGE_NOT_AVAILABLE: milliseconds until something known can become available; NULL if nothing is known.';
+
+-- What message_dequeue works with inside. A call that is under way while an upgrade replaces the public type goes on with this one.
+CREATE TYPE "lonny"._taken AS (
+  result       "lonny".dequeue_result,
+  id           bigint,
+  channel      text,
+  content      bytea,
+  state        bytea,
+  num_attempts integer,
+  is_unlocked  boolean,
+  unlock_at    timestamptz,
+  retry_ms     bigint
+);
+COMMENT ON TYPE "lonny"._taken IS 'A row of message_dequeue inside of the functions: the same columns. It never grows: a release that needs more has another type.';
+COMMENT ON COLUMN "lonny"._taken.result IS 'See dequeued.';
+COMMENT ON COLUMN "lonny"._taken.id IS 'See dequeued.';
+COMMENT ON COLUMN "lonny"._taken.channel IS 'See dequeued.';
+COMMENT ON COLUMN "lonny"._taken.content IS 'See dequeued.';
+COMMENT ON COLUMN "lonny"._taken.state IS 'See dequeued.';
+COMMENT ON COLUMN "lonny"._taken.num_attempts IS 'See dequeued.';
+COMMENT ON COLUMN "lonny"._taken.is_unlocked IS 'See dequeued.';
+COMMENT ON COLUMN "lonny"._taken.unlock_at IS 'See dequeued.';
+COMMENT ON COLUMN "lonny"._taken.retry_ms IS 'See dequeued.';
 
 CREATE TYPE "lonny".deleted AS (
   id     bigint,
@@ -314,7 +353,7 @@ COMMENT ON COLUMN "lonny".message_state.locked_at IS 'When it was dequeued last;
 COMMENT ON COLUMN "lonny".message_state.unlock_at IS 'When the lock of its last dequeue ends or ended; NULL if it was not dequeued since its creation or deferral.';
 
 INSERT INTO "lonny".migration (version, name, checksum, package_version, is_breaking, applied_at)
-VALUES (1, 'initial', 'e6122e52c3acfec87852f9c548647ac0e584fa58192d2ec807385226ac5b1925', '0.1.0', false, clock_timestamp());
+VALUES (1, 'initial', '942c797ae0ad76b65b647b9e5ee20ef057ec9a5c9f06d0da33bbe7dfd077ecac', '0.1.0', false, clock_timestamp());
 DELETE FROM "lonny".object;
 
 
@@ -327,6 +366,15 @@ AS $function$
   SELECT pg_catalog.clock_timestamp()
 $function$;
 COMMENT ON FUNCTION "lonny"._clock() IS 'The one clock of the queue: the time now, not the transaction''s or the statement''s. Tests replace it.';
+
+CREATE OR REPLACE FUNCTION "lonny"._microseconds(p_at timestamptz)
+RETURNS bigint
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $function$
+  -- No SET clause: with one it could not be inlined.
+  SELECT (extract(epoch FROM p_at) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8
+$function$;
+COMMENT ON FUNCTION "lonny"._microseconds(timestamptz) IS 'A time as a sequence can hold it: microseconds since 1970.';
 
 CREATE OR REPLACE FUNCTION "lonny"._lane(p_channel text)
 RETURNS bigint
@@ -803,7 +851,7 @@ BEGIN
   IF v_room > 0 THEN
     WITH released AS (
       UPDATE "lonny".message m
-         SET status = 'READY', policy_id = v_policy.id, timer_at = NULL
+         SET status = 'READY', policy_id = v_policy.id, timer_at = NULL, generation = DEFAULT
        WHERE m.id = ANY (ARRAY (
                SELECT x.id FROM "lonny".message x
                 WHERE x.status = 'WAITING' AND x.lane <> 0 AND x.lane = p_lane AND x.channel = p_channel AND x.dequeue_at <= v_now
@@ -899,7 +947,7 @@ $function$;
 COMMENT ON FUNCTION "lonny"._wakes_next(bigint, bigint, integer) IS
 'The next lanes that have due wakes, in rotation after p_served and up to p_last (the same: all the way round), at most p_limit, each with one of its channels.';
 
-CREATE OR REPLACE FUNCTION "lonny"._tend(p_budget integer, p_messages boolean, p_timers boolean)
+CREATE OR REPLACE FUNCTION "lonny"._tend(p_budget integer, p_messages boolean, p_timers boolean, p_mark timestamptz, p_generations bigint[])
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $function$
@@ -909,6 +957,7 @@ DECLARE
   v_now      timestamptz := "lonny"._clock();
   v_served   bigint := COALESCE(pg_sequence_last_value($regclass$"lonny".wake_rotation$regclass$), 0);
   v_lane     bigint := v_served;
+  v_next     bigint;
   v_is_round boolean := false;
 BEGIN
   IF p_messages THEN
@@ -916,10 +965,10 @@ BEGIN
       UPDATE "lonny".message m
          SET status = CASE WHEN m.lane <> 0 AND COALESCE((SELECT true FROM "lonny"._policy_in_force p WHERE p.channel = m.channel LIMIT 1), false)
                            THEN 'WAITING'::"lonny".message_status ELSE 'READY' END,
-             policy_id = NULL, timer_at = NULL
+             policy_id = NULL, timer_at = NULL, generation = DEFAULT
        WHERE m.id = ANY (ARRAY (
                SELECT x.id FROM "lonny".message x
-                WHERE x.timer_at <= v_now
+                WHERE x.timer_at > p_mark AND x.timer_at <= v_now
                 -- As in _message_offer: not to be taken without a policy while another acts on one.
                 AND (x.lane = 0
                      OR COALESCE((SELECT true FROM "lonny"._policy_in_force p WHERE p.channel = x.channel LIMIT 1), false)
@@ -933,31 +982,43 @@ BEGIN
   END IF;
   IF p_timers THEN
     UPDATE "lonny".wake w
-       SET at = NULL
+       SET at = NULL, generation = DEFAULT
      WHERE w.ctid = ANY (ARRAY (
              SELECT x.ctid FROM "lonny".wake x
-              WHERE x.at <= v_now
+              WHERE x.at > p_mark AND x.at <= v_now
               ORDER BY x.at LIMIT p_budget * 4
                 FOR UPDATE SKIP LOCKED));
   END IF;
 
   -- One lane after the other, each looked for anew: others do the same at this moment, and what they have done need not be done again.
   FOR i IN 1 .. p_budget LOOP
-    SELECT w.lane INTO v_lane FROM "lonny".wake w WHERE w.at IS NULL AND w.lane > v_lane ORDER BY w.lane LIMIT 1;
-    IF NOT FOUND THEN
+    IF p_generations IS NULL THEN
+      SELECT w.lane INTO v_next FROM "lonny".wake w WHERE w.at IS NULL AND w.lane > v_lane ORDER BY w.lane LIMIT 1;
+    ELSE
+      SELECT w.lane INTO v_next
+        FROM unnest(p_generations) AS g (generation), LATERAL (
+             SELECT x.lane FROM "lonny".wake x
+              WHERE x.at IS NULL AND (x.generation, x.lane) > (g.generation, v_lane) AND x.generation <= g.generation
+              ORDER BY x.generation, x.lane LIMIT 1) w
+       ORDER BY w.lane LIMIT 1;
+    END IF;
+    IF v_next IS NULL THEN
       EXIT WHEN v_is_round;
       v_is_round := true;
-      SELECT w.lane INTO v_lane FROM "lonny".wake w WHERE w.at IS NULL ORDER BY w.lane LIMIT 1;
+      -- Before all lanes.
+      v_lane := -9223372036854775808;
+      CONTINUE;
     END IF;
-    EXIT WHEN v_lane IS NULL OR v_is_round AND v_lane > v_served;
+    EXIT WHEN v_is_round AND v_next > v_served;
+    v_lane := v_next;
     PERFORM setval($regclass$"lonny".wake_rotation$regclass$, v_lane);
     PERFORM "lonny"._lane_tend(v_lane);
   END LOOP;
 END
 $function$;
-COMMENT ON FUNCTION "lonny"._tend(integer, boolean, boolean) IS
+COMMENT ON FUNCTION "lonny"._tend(integer, boolean, boolean, timestamptz, bigint[]) IS
 'Notices delays, locks and timers that are over, at most four times p_budget of each (a message becomes ready, or waits with a wake if its channel has a policy; a timer becomes a due wake), then advances the channels of the next p_budget lanes that have due wakes.
-p_messages: there are messages whose delay or lock is over; p_timers: there are timers that are.';
+p_messages: there are messages whose delay or lock is over; p_timers: there are timers that are. p_mark: what was over before is not looked at; p_generations: nor wakes of others, unless NULL.';
 
 
 -- Taking messages out
@@ -1052,7 +1113,7 @@ BEGIN
       RETURN;
     END IF;
     UPDATE "lonny".message m
-       SET status = 'READY', policy_id = NULL, timer_at = NULL
+       SET status = 'READY', policy_id = NULL, timer_at = NULL, generation = DEFAULT
      WHERE m.id = ANY (ARRAY (
              SELECT x.id FROM "lonny".message x
               WHERE x.id = v_due.id AND (x.timer_at <= p_now OR x.status = 'WAITING' AND x.timer_at IS NULL)
@@ -1066,7 +1127,7 @@ BEGIN
   -- All of the first hundred that wait are in others' hands, perhaps those of one batch.
   IF is_busy AND p_lane <> 0 THEN
     UPDATE "lonny".message m
-       SET status = 'READY', policy_id = NULL, timer_at = NULL
+       SET status = 'READY', policy_id = NULL, timer_at = NULL, generation = DEFAULT
      WHERE m.id = ANY (ARRAY (
              SELECT x.id FROM "lonny".message x
               WHERE x.status = 'WAITING' AND x.lane <> 0 AND x.lane = p_lane AND x.channel = p_channel AND x.dequeue_at <= p_now
@@ -1174,31 +1235,55 @@ COMMENT ON FUNCTION "lonny"._channel_offer(bigint, text, bigint[]) IS
 'The message that the caller may take when it is the channel''s turn, made ready for it or held; none if none is to be had or, in a channel without a policy, nothing of it is due.
 p_over_ids: messages of the channel whose delay or lock is over, as far as known. is_busy: there is something, and if nothing is offered it is in another transaction''s hands; is_limited: the channel has a policy; release_at: when the channel''s release interval ends, if something waits for that.';
 
-CREATE OR REPLACE FUNCTION "lonny"._lanes_next(p_served bigint, p_limit integer)
+CREATE OR REPLACE FUNCTION "lonny"._lanes_next(p_served bigint, p_limit integer, p_generation bigint)
 RETURNS SETOF bigint
 LANGUAGE plpgsql VOLATILE
 AS $function$
+DECLARE
+  c_first CONSTANT bigint := -9223372036854775808;
+  c_last  CONSTANT bigint := 9223372036854775807;
 BEGIN
-  RETURN QUERY
-  WITH RECURSIVE ahead AS (
-    (SELECT m.lane FROM "lonny".message m WHERE m.status = 'READY' AND m.lane > p_served ORDER BY m.lane LIMIT 1)
+  IF p_generation IS NULL THEN
+    RETURN QUERY
+    WITH RECURSIVE ahead AS (
+      (SELECT m.lane FROM "lonny".message m WHERE m.status = 'READY' AND m.lane > p_served ORDER BY m.lane LIMIT 1)
+      UNION ALL
+      SELECT n.lane FROM ahead a, LATERAL (
+        SELECT m.lane FROM "lonny".message m WHERE m.status = 'READY' AND m.lane > a.lane ORDER BY m.lane LIMIT 1) n
+    ), behind AS (
+      (SELECT m.lane FROM "lonny".message m WHERE m.status = 'READY' AND m.lane <= p_served ORDER BY m.lane LIMIT 1)
+      UNION ALL
+      SELECT n.lane FROM behind b, LATERAL (
+        SELECT m.lane FROM "lonny".message m WHERE m.status = 'READY' AND m.lane > b.lane AND m.lane <= p_served ORDER BY m.lane LIMIT 1) n
+    )
+    SELECT a.lane FROM ahead a
     UNION ALL
-    SELECT n.lane FROM ahead a, LATERAL (
-      SELECT m.lane FROM "lonny".message m WHERE m.status = 'READY' AND m.lane > a.lane ORDER BY m.lane LIMIT 1) n
-  ), behind AS (
-    (SELECT m.lane FROM "lonny".message m WHERE m.status = 'READY' AND m.lane <= p_served ORDER BY m.lane LIMIT 1)
-    UNION ALL
-    SELECT n.lane FROM behind b, LATERAL (
-      SELECT m.lane FROM "lonny".message m WHERE m.status = 'READY' AND m.lane > b.lane AND m.lane <= p_served ORDER BY m.lane LIMIT 1) n
-  )
-  SELECT a.lane FROM ahead a
-  UNION ALL
-  SELECT b.lane FROM behind b
-  LIMIT p_limit;
+    SELECT b.lane FROM behind b
+    LIMIT p_limit;
+  ELSE
+    -- As in _message_hold: only message_generation_idx can answer this.
+    RETURN QUERY
+    WITH RECURSIVE walk AS (
+      SELECT s.is_behind, s.last, (
+               SELECT m.lane FROM "lonny".message m
+                WHERE m.status = 'READY' AND (m.generation, m.lane) > (p_generation, s.after)
+                  AND (m.generation, m.lane) <= (p_generation, s.last) AND m.generation <= p_generation
+                ORDER BY m.generation, m.lane LIMIT 1) AS lane
+        FROM (VALUES (false, p_served, c_last), (true, c_first, p_served)) AS s (is_behind, after, last)
+      UNION ALL
+      SELECT w.is_behind, w.last, (
+               SELECT m.lane FROM "lonny".message m
+                WHERE m.status = 'READY' AND (m.generation, m.lane) > (p_generation, w.lane)
+                  AND (m.generation, m.lane) <= (p_generation, w.last) AND m.generation <= p_generation
+                ORDER BY m.generation, m.lane LIMIT 1)
+        FROM walk w WHERE w.lane IS NOT NULL
+    )
+    SELECT w.lane FROM walk w WHERE w.lane IS NOT NULL ORDER BY w.is_behind, w.lane LIMIT p_limit;
+  END IF;
 END
 $function$;
-COMMENT ON FUNCTION "lonny"._lanes_next(bigint, integer) IS
-'The next lanes that have ready messages, in rotation after p_served, at most p_limit.';
+COMMENT ON FUNCTION "lonny"._lanes_next(bigint, integer, bigint) IS
+'The next lanes that have ready messages, in rotation after p_served, at most p_limit; of p_generation only unless it is NULL.';
 
 CREATE OR REPLACE FUNCTION "lonny"._turns_due(p_after bigint, p_last bigint, p_window integer, p_taken_ids bigint[])
 RETURNS TABLE (lane bigint, channel text, message_ids bigint[])
@@ -1250,14 +1335,14 @@ COMMENT ON FUNCTION "lonny"._turns_due(bigint, bigint, integer, bigint[]) IS
 'The channels for which something is due, in rotation after the lane p_after and up to p_last (the same: all the way round), each with its messages whose delay or lock is over, as far as p_window shows them and without p_taken_ids.';
 
 CREATE OR REPLACE FUNCTION "lonny"._take_one(p_served bigint, p_lane bigint, p_id bigint, p_lock_ms bigint)
-RETURNS "lonny".dequeued
+RETURNS "lonny"._taken
 LANGUAGE plpgsql VOLATILE
 AS $function$
 DECLARE
   v_now     timestamptz;
   v_held    record;
   v_policy  record;
-  v_message "lonny".dequeued;
+  v_message "lonny"._taken;
 BEGIN
   IF p_id IS NOT NULL THEN
     SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
@@ -1349,7 +1434,7 @@ DECLARE
   v_turn    record;
   v_first   record;
   v_offer   record;
-  v_taken   "lonny".dequeued;
+  v_taken   "lonny"._taken;
   v_id      bigint;
   v_missing integer := p_max_messages;
 BEGIN
@@ -1357,7 +1442,7 @@ BEGIN
   is_busy := false;
   limited_lanes := '{}';
   LOOP
-    v_lanes := ARRAY (SELECT n.lane FROM "lonny"._lanes_next(v_from, v_num) AS n (lane)
+    v_lanes := ARRAY (SELECT n.lane FROM "lonny"._lanes_next(v_from, v_num, NULL) AS n (lane)
                        WHERE v_from = p_served OR (n.lane <= p_served, n.lane) > (v_from <= p_served, v_from));
     v_last := CASE WHEN cardinality(v_lanes) = v_num THEN v_lanes[v_num] ELSE p_served END;
     -- The fourth column puts the lanes that come after the turn of the numbers behind the others.
@@ -1430,8 +1515,8 @@ COMMENT ON FUNCTION "lonny"._take_in_turn(bigint, integer, bigint, integer) IS
 'Takes up to p_max_messages, those whose turn it is after the lane p_served, made ready for it if need be; none if none is to be had.
 p_lock_ms as of _take_one, p_window as of _turns_due. is_busy: something is in another transaction''s hands; release_at: the first end of a release interval that something waits for; limited_lanes: those that have nothing to be had now, because of a policy. The ids of what it took come in the order of turns, are_unlocked with them; not the rows, since an array takes no more than 1 GB.';
 
-CREATE OR REPLACE FUNCTION "lonny"._take_many(p_served bigint, p_max_messages integer, p_lock_ms bigint, p_is_alone boolean)
-RETURNS SETOF "lonny".dequeued
+CREATE OR REPLACE FUNCTION "lonny"._take_many(p_served bigint, p_max_messages integer, p_lock_ms bigint, p_is_alone boolean, p_generation bigint)
+RETURNS SETOF "lonny"._taken
 LANGUAGE plpgsql VOLATILE
 AS $function$
 -- What _take_one would do p_max_messages times, in few statements a round: the next lanes in rotation get equal shares, the first ones one
@@ -1443,6 +1528,9 @@ DECLARE
   v_wanted       integer := p_max_messages;
   v_served       bigint := p_served;
   v_now          timestamptz;
+  v_lanes        bigint[];
+  v_share        integer;
+  v_num_more     integer;
   v_held         record;
   v_foreign_ids  bigint[];
   v_timed_ids    bigint[];
@@ -1457,23 +1545,44 @@ BEGIN
                         WHERE m.status = 'READY' AND m.lane = n.lane ORDER BY m.dequeue_at, m.id LIMIT 1) f, LATERAL (
                       SELECT x.id, x.cleared FROM "lonny".channel_policy x WHERE x.channel = f.channel ORDER BY x.id DESC LIMIT 1) p
                 WHERE NOT p.cleared AND p.id IS DISTINCT FROM f.policy_id) END AS foreign_channel
-        FROM "lonny"._lanes_next(v_served, v_wanted) WITH ORDINALITY AS n (lane, position)
+        FROM "lonny"._lanes_next(v_served, v_wanted, p_generation) WITH ORDINALITY AS n (lane, position)
     ), woken AS (
       INSERT INTO "lonny".wake (lane, channel) SELECT l.lane, l.foreign_channel FROM lane l WHERE l.foreign_channel IS NOT NULL
     )
-    SELECT array_agg(h.id) AS ids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(t.lane) AS lanes,
-           array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(t.lane <> 0) AS are_named
-      INTO v_held
-      FROM (SELECT l.lane, row_number() OVER (ORDER BY l.position) AS position, count(*) OVER () AS num_lanes
-              FROM lane l WHERE l.foreign_channel IS NULL) t, LATERAL (
-           SELECT m.id, m.channel, m.policy_id, m.unlock_at
-             FROM "lonny".message m
-            WHERE m.status = 'READY' AND m.lane = t.lane
-              AND (p_is_alone OR m.lane = 0
-                   OR COALESCE((SELECT p.cleared OR p.id IS NOT DISTINCT FROM m.policy_id
-                                  FROM "lonny".channel_policy p WHERE p.channel = m.channel ORDER BY p.id DESC LIMIT 1), true))
-            ORDER BY m.dequeue_at, m.id LIMIT v_wanted / t.num_lanes + CASE WHEN t.position <= v_wanted % t.num_lanes THEN 1 ELSE 0 END
-              FOR NO KEY UPDATE SKIP LOCKED) h;
+    SELECT array_agg(l.lane ORDER BY l.position) INTO v_lanes FROM lane l WHERE l.foreign_channel IS NULL;
+    EXIT WHEN v_lanes IS NULL;
+
+    v_share := v_wanted / cardinality(v_lanes);
+    v_num_more := v_wanted % cardinality(v_lanes);
+    IF p_generation IS NULL THEN
+      SELECT array_agg(h.id) AS ids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(t.lane) AS lanes,
+             array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(t.lane <> 0) AS are_named
+        INTO v_held
+        FROM unnest(v_lanes) WITH ORDINALITY AS t (lane, position), LATERAL (
+             SELECT m.id, m.channel, m.policy_id, m.unlock_at
+               FROM "lonny".message m
+              WHERE m.status = 'READY' AND m.lane = t.lane
+                AND (p_is_alone OR m.lane = 0
+                     OR COALESCE((SELECT p.cleared OR p.id IS NOT DISTINCT FROM m.policy_id
+                                    FROM "lonny".channel_policy p WHERE p.channel = m.channel ORDER BY p.id DESC LIMIT 1), true))
+              ORDER BY m.dequeue_at, m.id LIMIT v_share + CASE WHEN t.position <= v_num_more THEN 1 ELSE 0 END
+                FOR NO KEY UPDATE SKIP LOCKED) h;
+    ELSE
+      -- The same through message_generation_idx: see _message_hold.
+      SELECT array_agg(h.id) AS ids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(t.lane) AS lanes,
+             array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(t.lane <> 0) AS are_named
+        INTO v_held
+        FROM unnest(v_lanes) WITH ORDINALITY AS t (lane, position), LATERAL (
+             SELECT m.id, m.channel, m.policy_id, m.unlock_at
+               FROM "lonny".message m
+              WHERE m.status = 'READY' AND (m.generation, m.lane) >= (p_generation, t.lane)
+                AND (m.generation, m.lane) <= (p_generation, t.lane) AND m.generation <= p_generation
+                AND (p_is_alone OR m.lane = 0
+                     OR COALESCE((SELECT p.cleared OR p.id IS NOT DISTINCT FROM m.policy_id
+                                    FROM "lonny".channel_policy p WHERE p.channel = m.channel ORDER BY p.id DESC LIMIT 1), true))
+              ORDER BY m.generation, m.lane, m.dequeue_at, m.id LIMIT v_share + CASE WHEN t.position <= v_num_more THEN 1 ELSE 0 END
+                FOR NO KEY UPDATE SKIP LOCKED) h;
+    END IF;
     EXIT WHEN v_held.ids IS NULL;
 
     -- Policies and clock are read when the rows are ours already, as in _take_one.
@@ -1532,8 +1641,8 @@ BEGIN
   END LOOP;
 END
 $function$;
-COMMENT ON FUNCTION "lonny"._take_many(bigint, integer, bigint, boolean) IS
-'Locks up to p_max_messages ready messages in the order of turns and returns them; no row if none is to be had. p_is_alone as of _is_alone, the others as of _take_one.';
+COMMENT ON FUNCTION "lonny"._take_many(bigint, integer, bigint, boolean, bigint) IS
+'Locks up to p_max_messages ready messages in the order of turns and returns them; no row if none is to be had. p_is_alone as of _is_alone, p_generation as of _lanes_next, the others as of _take_one.';
 
 CREATE OR REPLACE FUNCTION "lonny"._retry_ms(p_is_busy boolean, p_release_at timestamptz, p_looked_at timestamptz)
 RETURNS bigint
@@ -1553,6 +1662,241 @@ END
 $function$;
 COMMENT ON FUNCTION "lonny"._retry_ms(boolean, timestamptz, timestamptz) IS
 'Milliseconds, rounded up, until the next delay, lock or timer ends that was not over at p_looked_at, or until p_release_at; 0 if that is over by now, at most 50 if p_is_busy, NULL if nothing is known.';
+
+CREATE OR REPLACE FUNCTION "lonny"._entries_read()
+RETURNS bigint
+LANGUAGE sql VOLATILE
+AS $function$
+  -- No SET clause: with one it could not be inlined, and it is called twice a dequeue.
+  SELECT pg_catalog.pg_stat_get_xact_tuples_returned($regclass$"lonny".message_ready_idx$regclass$::pg_catalog.regclass)
+       + pg_catalog.pg_stat_get_xact_tuples_returned($regclass$"lonny".message_timer_idx$regclass$::pg_catalog.regclass)
+       + pg_catalog.pg_stat_get_xact_tuples_returned($regclass$"lonny".message_generation_idx$regclass$::pg_catalog.regclass)
+       + pg_catalog.pg_stat_get_xact_tuples_returned($regclass$"lonny".wake_due_idx$regclass$::pg_catalog.regclass)
+       + pg_catalog.pg_stat_get_xact_tuples_returned($regclass$"lonny".wake_generation_idx$regclass$::pg_catalog.regclass)
+$function$;
+COMMENT ON FUNCTION "lonny"._entries_read() IS
+'A counter of the index entries that this session''s searches for ready messages, ends and wakes have read, those of dead rows included. Only differences within a call mean anything. It stands still while track_counts is off.';
+
+CREATE OR REPLACE FUNCTION "lonny"._generations_are_walked(p_at timestamptz, p_late interval)
+RETURNS boolean
+LANGUAGE sql STABLE
+AS $function$
+  -- No SET clause: with one it could not be inlined. What is further away than _generations_walk would have set it comes of a clock that was set back.
+  SELECT pg_catalog.pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$)
+         BETWEEN "lonny"._microseconds(p_at OPERATOR(pg_catalog.-) p_late) AND "lonny"._microseconds(p_at OPERATOR(pg_catalog.+) '61 s')
+$function$;
+COMMENT ON FUNCTION "lonny"._generations_are_walked(timestamptz, interval) IS 'Whether the next walk of the generations is not overdue at p_at by more than p_late.';
+
+CREATE OR REPLACE FUNCTION "lonny"._generations_walk()
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- One session at a time: the mutex is only tried. What it sets in sequences others see at once; what it changes in rows they see when this
+-- transaction, a dequeue of its own, commits. If it dies before, the next walk finds the same.
+--
+-- Nothing but speed depends on its being right or in time: a dequeue that finds nothing in the two generations looks through all.
+DECLARE
+  c_few         CONSTANT integer  := 10000;
+  c_few_stale   CONSTANT integer  := 1000;
+  c_few_dead    CONSTANT integer  := 500;
+  c_share       CONSTANT integer  := 20;
+  c_pause       CONSTANT interval := interval '500 ms';
+  c_pause_max   CONSTANT interval := interval '60 s';
+  c_margin      CONSTANT interval := interval '20 ms';
+  v_began_at    timestamptz := "lonny"._clock();
+  v_ended_at    timestamptz;
+  v_generation  bigint;
+  v_num_read    bigint;
+  v_due_at      timestamptz;
+  v_messages    record;
+  v_wakes       record;
+BEGIN
+  IF NOT pg_try_advisory_xact_lock($regclass$"lonny".generation$regclass$::regclass::oid::integer, 0)
+     OR "lonny"._generations_are_walked(v_began_at, interval '0') THEN
+    RETURN;
+  END IF;
+  v_generation := COALESCE(pg_sequence_last_value($regclass$"lonny".generation$regclass$), 0);
+  IF v_generation <= 0 THEN
+    -- One that nothing has yet, set before the look: what becomes ready from now on has it.
+    v_generation := 2 * (1 - v_generation / 2);
+    PERFORM setval($regclass$"lonny".generation$regclass$, v_generation);
+  END IF;
+
+  v_num_read := - "lonny"._entries_read();
+  SELECT count(*) AS num, array_agg(x.id) FILTER (WHERE (x.generation BETWEEN v_generation / 2 AND (v_generation + 1) / 2) IS NOT TRUE) AS stale INTO v_messages
+    FROM (SELECT m.id, m.generation FROM "lonny".message m
+           WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT c_few) x;
+  SELECT count(*) AS num, array_agg(x.ctid) FILTER (WHERE (x.generation BETWEEN v_generation / 2 AND (v_generation + 1) / 2) IS NOT TRUE) AS stale INTO v_wakes
+    FROM (SELECT w.ctid, w.generation FROM "lonny".wake w
+           WHERE w.at IS NULL ORDER BY w.lane LIMIT c_few) x;
+  v_due_at := LEAST((SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1),
+                    (SELECT w.at FROM "lonny".wake w WHERE w.at <= v_began_at ORDER BY w.at LIMIT 1), v_began_at);
+  v_num_read := v_num_read + "lonny"._entries_read() - v_messages.num - v_wakes.num;
+  PERFORM setval($regclass$"lonny".timer_mark$regclass$, "lonny"._microseconds(v_due_at - c_margin));
+
+  IF v_num_read < c_few_dead THEN
+    PERFORM setval($regclass$"lonny".generation$regclass$, - v_generation),
+            setval($regclass$"lonny".generation_walk$regclass$, 0);
+    RETURN;
+  END IF;
+  IF v_messages.num = c_few OR v_wakes.num = c_few OR cardinality(v_messages.stale) > c_few_stale OR cardinality(v_wakes.stale) > c_few_stale THEN
+    PERFORM setval($regclass$"lonny".generation$regclass$, - v_generation);
+  ELSE
+    UPDATE "lonny".message m
+       SET generation = DEFAULT
+     WHERE m.id = ANY (ARRAY (
+             SELECT h.id FROM unnest(v_messages.stale) AS u (id), LATERAL (
+               SELECT x.id FROM "lonny".message x WHERE x.id = u.id AND x.status = 'READY' FOR NO KEY UPDATE SKIP LOCKED) h));
+    UPDATE "lonny".wake w
+       SET generation = DEFAULT
+     WHERE w.ctid = ANY (ARRAY (
+             SELECT x.ctid FROM "lonny".wake x WHERE x.ctid = ANY (v_wakes.stale) AND x.at IS NULL FOR UPDATE SKIP LOCKED));
+  END IF;
+  v_ended_at := "lonny"._clock();
+  PERFORM setval($regclass$"lonny".generation_walk$regclass$, "lonny"._microseconds(
+            v_ended_at + LEAST(GREATEST(c_share * (v_ended_at - v_began_at), c_pause), c_pause_max)));
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._generations_walk() IS
+'Looks through all that is ready or due, dead rows included, and takes what is in neither of the two generations into the younger; begins with generations if none is in use, and ends with them if dead rows are few or ready messages are many. Sets when to walk again: after 20 times as long as it took, at least 500 ms, at most a minute.';
+
+CREATE OR REPLACE FUNCTION "lonny"._message_hold(p_served bigint, p_generation bigint)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- Bounds and order name the generation, although it is always the same one: only message_generation_idx can answer that, whatever the statistics say.
+DECLARE
+  v_id bigint;
+BEGIN
+  SELECT m.id INTO v_id
+    FROM "lonny".message m
+   WHERE m.status = 'READY' AND (m.generation, m.lane) > (p_generation, p_served) AND m.generation <= p_generation
+   ORDER BY m.generation, m.lane, m.dequeue_at, m.id LIMIT 1
+     FOR NO KEY UPDATE SKIP LOCKED;
+  IF NOT FOUND THEN
+    SELECT m.id INTO v_id
+      FROM "lonny".message m
+     WHERE m.status = 'READY' AND m.generation >= p_generation AND (m.generation, m.lane) <= (p_generation, p_served)
+     ORDER BY m.generation, m.lane, m.dequeue_at, m.id LIMIT 1
+       FOR NO KEY UPDATE SKIP LOCKED;
+  END IF;
+  RETURN v_id;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._message_hold(bigint, bigint) IS
+'Holds the first ready message of a generation, in rotation after the lane p_served, that no other transaction holds, and returns its id; NULL if there is none.';
+
+CREATE OR REPLACE FUNCTION "lonny"._take_in_generations(p_max_messages integer, p_lock_ms bigint, p_is_alone boolean)
+RETURNS SETOF "lonny"._taken
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- While a transaction holds an old snapshot, dead rows stay, and every search steps over those of all messages that ever were. So what
+-- becomes ready or due gets a generation, and the search goes through the generation in use only. When that has gathered many dead rows as well,
+-- the next one begins: for a moment there are two, until the older one has nothing left. What comes into an older one later (its transaction took
+-- long to commit) is found by _generations_walk, or by a dequeue that finds nothing here.
+--
+-- Ends of delays and locks are searched from a mark on, a little before the last time at which none was left.
+DECLARE
+  c_many        CONSTANT integer := 300;
+  c_margin_us   CONSTANT bigint := 20000;
+  v_now         timestamptz := "lonny"._clock();
+  v_served      bigint;
+  v_generation  bigint;
+  v_last_seen   bigint;
+  v_generations bigint[];
+  v_id          bigint;
+  v_mark_us     bigint;
+  v_mark        timestamptz;
+  v_found       record;
+  v_found_us    bigint;
+  v_num_read    bigint;
+  v_num_taken   integer := 0;
+  v_count       integer;
+  v_message     "lonny"._taken;
+BEGIN
+  IF p_is_alone AND NOT "lonny"._generations_are_walked(v_now, interval '0') THEN
+    PERFORM "lonny"._generations_walk();
+  END IF;
+  -- Not to be relied on if nobody walks: all sessions dequeue in longer transactions, or the clock was set.
+  IF NOT "lonny"._generations_are_walked(v_now, interval '1 s') THEN
+    RETURN;
+  END IF;
+
+  -- Others may take all that we see and leave what we do not see yet, or go on to another generation. Bounded, since some may hold what they took.
+  FOR i IN 1 .. 10 LOOP
+    v_generation := pg_sequence_last_value($regclass$"lonny".generation$regclass$);
+    EXIT WHEN (v_generation > 0) IS NOT TRUE;
+    v_generations := ARRAY[v_generation / 2, (v_generation + 1) / 2];
+    v_served := COALESCE(pg_sequence_last_value($regclass$"lonny".rotation$regclass$), 0);
+    v_mark_us := pg_sequence_last_value($regclass$"lonny".timer_mark$regclass$);
+    v_mark := timestamptz 'epoch' + v_mark_us * interval '1 us';
+    v_num_read := - "lonny"._entries_read();
+    SELECT (SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at > v_mark AND m.timer_at <= v_now ORDER BY m.timer_at LIMIT 1) AS message_at,
+           (SELECT w.at FROM "lonny".wake w WHERE w.at > v_mark AND w.at <= v_now ORDER BY w.at LIMIT 1) AS timer_at,
+           (SELECT w.generation FROM "lonny".wake w WHERE w.at IS NULL AND w.generation >= v_generations[1] AND w.generation <= v_generations[2]
+             ORDER BY w.generation, w.lane LIMIT 1) AS wake_generation,
+           (SELECT m.generation FROM "lonny".message m WHERE m.status = 'READY' AND m.generation >= v_generations[1] AND m.generation <= v_generations[2]
+             ORDER BY m.generation, m.lane LIMIT 1) AS message_generation
+      INTO v_found;
+    IF v_found.message_at IS NOT NULL OR v_found.timer_at IS NOT NULL OR v_found.wake_generation IS NOT NULL THEN
+      EXIT WHEN NOT p_is_alone;
+      v_num_read := v_num_read + "lonny"._entries_read();
+      PERFORM "lonny"._tend(GREATEST(32, LEAST(p_max_messages, 1000)), v_found.message_at IS NOT NULL, v_found.timer_at IS NOT NULL, v_mark, v_generations);
+      v_num_read := v_num_read - "lonny"._entries_read();
+    ELSE
+      EXIT WHEN v_found.message_generation IS NULL AND v_generation = v_last_seen;
+    END IF;
+    v_last_seen := v_generation;
+    v_found_us := "lonny"._microseconds(LEAST(v_found.message_at, v_found.timer_at, v_now));
+    IF v_found_us - v_mark_us > 2 * c_margin_us THEN
+      PERFORM setval($regclass$"lonny".timer_mark$regclass$, v_found_us - c_margin_us);
+    END IF;
+    IF v_generations[1] < LEAST(v_generations[2], v_found.wake_generation, v_found.message_generation) THEN
+      -- Nothing is left in the older one.
+      PERFORM setval($regclass$"lonny".generation$regclass$, v_generation + 1);
+      v_generations[1] := v_generations[2];
+    END IF;
+
+    IF p_max_messages > 1 THEN
+      RETURN QUERY SELECT t.result, t.id, t.channel, t.content, t.state, t.num_attempts, t.is_unlocked, t.unlock_at, t.retry_ms
+                     FROM "lonny"._take_many(v_served, p_max_messages, p_lock_ms, p_is_alone, v_generations[1]) t;
+      GET DIAGNOSTICS v_num_taken = ROW_COUNT;
+      IF v_num_taken < p_max_messages AND v_generations[1] < v_generations[2] THEN
+        v_served := COALESCE(pg_sequence_last_value($regclass$"lonny".rotation$regclass$), 0);
+        RETURN QUERY SELECT t.result, t.id, t.channel, t.content, t.state, t.num_attempts, t.is_unlocked, t.unlock_at, t.retry_ms
+                       FROM "lonny"._take_many(v_served, p_max_messages - v_num_taken, p_lock_ms, p_is_alone, v_generations[2]) t;
+        GET DIAGNOSTICS v_count = ROW_COUNT;
+        v_num_taken := v_num_taken + v_count;
+      END IF;
+    ELSE
+      IF v_generations[1] < v_generations[2] THEN
+        -- Whose turn is it? The other one comes second, in case that what we see is in another's hands.
+        SELECT array_agg(g.generation ORDER BY n.lane <= v_served, n.lane, g.generation) INTO v_generations
+          FROM unnest(v_generations) AS g (generation)
+               LEFT JOIN LATERAL "lonny"._lanes_next(v_served, 1, g.generation) AS n (lane) ON true;
+      END IF;
+      v_id := COALESCE("lonny"._message_hold(v_served, v_generations[1]), "lonny"._message_hold(v_served, v_generations[2]));
+      IF v_id IS NOT NULL THEN
+        v_message := "lonny"._take_one(v_served, NULL, v_id, p_lock_ms);
+        EXIT WHEN v_message.id IS NULL;
+        RETURN NEXT v_message;
+        v_num_taken := 1;
+      END IF;
+    END IF;
+    IF v_num_taken > 0 THEN
+      -- The number is as we found it unless another was faster.
+      IF v_generation % 2 = 0 AND v_num_read + "lonny"._entries_read() > c_many + 8::bigint * p_max_messages
+         AND pg_sequence_last_value($regclass$"lonny".generation$regclass$) = v_generation THEN
+        PERFORM setval($regclass$"lonny".generation$regclass$, v_generation + 1);
+      END IF;
+      EXIT;
+    END IF;
+  END LOOP;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._take_in_generations(integer, bigint, boolean) IS
+'What message_dequeue does beside an old snapshot: takes up to p_max_messages of those that are ready in the generations in use; no row if none is to be had there, or none is in use.
+p_lock_ms as of _take_one, p_is_alone as of _is_alone.';
 
 CREATE OR REPLACE FUNCTION "lonny"._is_alone(p_call_stack text)
 RETURNS boolean
@@ -1597,15 +1941,19 @@ AS $function$
 --
 -- A call that is a transaction of its own first does a share of the work that is due for all.
 DECLARE
+  c_many         CONSTANT integer := 500;
   v_now          timestamptz := "lonny"._clock();
   v_served       bigint := COALESCE(pg_sequence_last_value($regclass$"lonny".rotation$regclass$), 0);
   v_has_messages boolean;
   v_has_timers   boolean;
   v_has_wakes    boolean;
   v_is_due       boolean;
-  v_is_alone     boolean := false;
+  v_is_alone     boolean;
+  v_is_bloated   boolean := COALESCE(pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$), 0) > 0;
+  v_num_read     bigint;
   v_call_stack   text;
-  v_message      "lonny".dequeued;
+  v_message      "lonny"._taken;
+  v_is_found     boolean;
   v_taken        record;
   v_seen         tid[] := ARRAY[]::tid[];
   v_ready        tid[];
@@ -1622,33 +1970,56 @@ BEGIN
     PERFORM "lonny"._raise_invalid('lock_ms', message_dequeue.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years), or NULL for the message''s own.');
   END IF;
 
+  IF v_is_bloated THEN
+    IF pg_current_xact_id_if_assigned() IS NULL THEN
+      GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
+      v_is_alone := "lonny"._is_alone(v_call_stack);
+    END IF;
+    -- Columns are named, here and below, so that a call which an upgrade has caught is none the wiser if there are more of them now.
+    RETURN QUERY SELECT t.result, t.id, t.channel, t.content, t.state, t.num_attempts, t.is_unlocked, t.unlock_at, t.retry_ms
+                   FROM "lonny"._take_in_generations(message_dequeue.max_messages, message_dequeue.lock_ms, COALESCE(v_is_alone, false)) t;
+    IF FOUND THEN
+      RETURN;
+    END IF;
+  END IF;
+
+  v_num_read := - "lonny"._entries_read();
   SELECT EXISTS (SELECT FROM "lonny".message m WHERE m.timer_at <= v_now),
          EXISTS (SELECT FROM "lonny".wake w WHERE w.at <= v_now),
          EXISTS (SELECT FROM "lonny".wake w WHERE w.at IS NULL)
     INTO v_has_messages, v_has_timers, v_has_wakes;
   v_is_due := v_has_messages OR v_has_timers OR v_has_wakes;
-  IF (v_is_due OR message_dequeue.max_messages > 1) AND pg_current_xact_id_if_assigned() IS NULL THEN
+  IF v_is_alone IS NULL AND (v_is_due OR message_dequeue.max_messages > 1) AND pg_current_xact_id_if_assigned() IS NULL THEN
     GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
     v_is_alone := "lonny"._is_alone(v_call_stack);
-    IF v_is_alone AND v_is_due THEN
-      PERFORM "lonny"._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 1000)), v_has_messages, v_has_timers);
-    END IF;
+  END IF;
+  v_is_alone := COALESCE(v_is_alone, false);
+  IF v_is_alone AND v_is_due THEN
+    v_num_read := v_num_read + "lonny"._entries_read();
+    PERFORM "lonny"._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 1000)), v_has_messages, v_has_timers, '-infinity', NULL);
+    v_num_read := v_num_read - "lonny"._entries_read();
   END IF;
 
   -- Bounded, since others go on making work while this call looks for it.
   FOR i IN 1 .. 100 LOOP
     IF v_is_alone OR NOT v_is_due THEN
       IF message_dequeue.max_messages > 1 THEN
-        RETURN QUERY SELECT t.* FROM "lonny"._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_is_alone) t;
-        IF FOUND THEN
-          RETURN;
-        END IF;
+        RETURN QUERY SELECT t.result, t.id, t.channel, t.content, t.state, t.num_attempts, t.is_unlocked, t.unlock_at, t.retry_ms
+                       FROM "lonny"._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_is_alone, NULL) t;
+        v_is_found := FOUND;
       ELSE
         v_message := "lonny"._take_one(v_served, NULL, NULL, message_dequeue.lock_ms);
-        IF v_message.id IS NOT NULL THEN
+        v_is_found := v_message.id IS NOT NULL;
+        IF v_is_found THEN
           RETURN NEXT v_message;
-          RETURN;
         END IF;
+      END IF;
+      IF v_is_found THEN
+        IF NOT v_is_bloated AND v_num_read + "lonny"._entries_read() > c_many + 8::bigint * message_dequeue.max_messages THEN
+          -- Too much to step over: the next call is to find out whether an old snapshot is why.
+          PERFORM setval($regclass$"lonny".generation_walk$regclass$, 1);
+        END IF;
+        RETURN;
       END IF;
     END IF;
 
@@ -1668,15 +2039,17 @@ BEGIN
 
     -- A message that moved under the search may have been missed. Whatever is ready now and was not when we looked before is worth
     -- another look; what was ready then was in another's hands.
-    v_ready := ARRAY (SELECT m.ctid FROM "lonny"._lanes_next(v_served, 10000) AS n (lane), LATERAL (
+    v_ready := ARRAY (SELECT m.ctid FROM "lonny"._lanes_next(v_served, 10000, NULL) AS n (lane), LATERAL (
                         SELECT x.ctid FROM "lonny".message x WHERE x.status = 'READY' AND x.lane = n.lane LIMIT 1000) m
                        WHERE n.lane <> ALL (v_taken.limited_lanes) LIMIT 10000);
     EXIT WHEN v_ready <@ v_seen;
     v_seen := v_seen || v_ready;
   END LOOP;
 
-  RETURN NEXT ROW('MESSAGE_NOT_AVAILABLE', NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-                  "lonny"._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now))::"lonny".dequeued;
+  v_message := NULL;
+  v_message.result := 'MESSAGE_NOT_AVAILABLE';
+  v_message.retry_ms := "lonny"._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now);
+  RETURN NEXT v_message;
 END
 $function$;
 COMMENT ON FUNCTION "lonny".message_dequeue(integer, bigint) IS
@@ -2139,6 +2512,7 @@ To be called with the search path of the public functions. Of functions only tho
 -- sequences, but the right to call new functions.
 REVOKE ALL ON FUNCTION
   "lonny"._clock(),
+  "lonny"._microseconds(timestamptz),
   "lonny"._lane(text),
   "lonny"._channel_name(text, bigint, timestamptz),
   "lonny"._event_channel(),
@@ -2151,18 +2525,23 @@ REVOKE ALL ON FUNCTION
   "lonny"._channel_advance(bigint, text, timestamptz, bigint[], integer),
   "lonny"._lane_tend(bigint),
   "lonny"._wakes_next(bigint, bigint, integer),
-  "lonny"._tend(integer, boolean, boolean),
+  "lonny"._tend(integer, boolean, boolean, timestamptz, bigint[]),
   "lonny"._channel_release(bigint, text, bigint[]),
   "lonny"._channel_try_release(bigint, text, bigint[]),
   "lonny"._message_offer(bigint, text, bigint[], timestamptz),
   "lonny"._channel_offer(bigint, text, bigint[]),
-  "lonny"._lanes_next(bigint, integer),
+  "lonny"._lanes_next(bigint, integer, bigint),
   "lonny"._turns_due(bigint, bigint, integer, bigint[]),
   "lonny"._take_one(bigint, bigint, bigint, bigint),
   "lonny"._take_in_turn(bigint, integer, bigint, integer),
-  "lonny"._take_many(bigint, integer, bigint, boolean),
+  "lonny"._take_many(bigint, integer, bigint, boolean, bigint),
+  "lonny"._generations_are_walked(timestamptz, interval),
+  "lonny"._generations_walk(),
+  "lonny"._message_hold(bigint, bigint),
+  "lonny"._take_in_generations(integer, bigint, boolean),
   "lonny"._retry_ms(boolean, timestamptz, timestamptz),
   "lonny"._is_alone(text),
+  "lonny"._entries_read(),
   "lonny".message_dequeue(integer, bigint),
   "lonny"._place_freed(bigint, text),
   "lonny"._places_freed(bigint[], text[]),
@@ -2182,6 +2561,7 @@ FROM PUBLIC;
 DELETE FROM "lonny".template;
 INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUES
   ('functions/_clock.sql', 'a773d143d30abd09a27c1e9de7b39ca25519c61cf2f23c808aac381bb56f5556', '0.1.0', clock_timestamp()),
+  ('functions/_microseconds.sql', 'ddf05358fdbf5c11dc6ca6fbe23ac2adfcfc0290f39fdb817d4d59b216d6d33c', '0.1.0', clock_timestamp()),
   ('functions/_lane.sql', '7d3a050c4a2d0c9e9d9cdd09f68dc06a2631acef962b0cfad907929cc3772895', '0.1.0', clock_timestamp()),
   ('functions/_channel_name.sql', 'd977e5902f731ec5df03244d22f9389f2a815f1920c27b0495f59252173988bf', '0.1.0', clock_timestamp()),
   ('functions/_event_channel.sql', '0e8a1a2cbfc0c31f5f090c5bdffe72471dff68562e87c92ddc8f4c0cade2506a', '0.1.0', clock_timestamp()),
@@ -2191,22 +2571,27 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/message_create_many.sql', '006d7e502dc71c62c7eaa497da374986906b0bc2669e121a2b20a2564d1e04dc', '0.1.0', clock_timestamp()),
   ('functions/_channel_survey.sql', '4bb5bc0eca36a3dcb62c73d02548262c454e39084b594f5d9d626d1ce20293b2', '0.1.0', clock_timestamp()),
   ('functions/_timer_set.sql', '2936d9e8af9c5b017163739580a6798a621a14ac8b54b48c5ae1aecff9ac17a7', '0.1.0', clock_timestamp()),
-  ('functions/_channel_advance.sql', '1778e37c117118edca07fd8034096ce79becd1e4a57c65e730903c40be5fbff9', '0.1.0', clock_timestamp()),
+  ('functions/_channel_advance.sql', '6b6b0c9dcf15a4ddb0096df456deb2cab106e06f1d28f04d7d53551b76fed7a5', '0.1.0', clock_timestamp()),
   ('functions/_lane_tend.sql', '1c8f9f658828187ffed6809ffecdadeb748d75d550cbc917f50a54ec23003b71', '0.1.0', clock_timestamp()),
   ('functions/_wakes_next.sql', '06e649240a2bdabbefc27a6ac20a16f0ba4d86a7053ec920d682fa8d7fc4dce4', '0.1.0', clock_timestamp()),
-  ('functions/_tend.sql', '749617e7be42dc8d489e3c17a16a1b4af5b8863cce4d857a5252e290e722e806', '0.1.0', clock_timestamp()),
+  ('functions/_tend.sql', 'e4a1766911f299d5b0647c22b03775b6639a1e96a50fbbdbeb119b81e0fa02a0', '0.1.0', clock_timestamp()),
   ('functions/_channel_release.sql', '3860b04958502f7608cf5717d72fd48a5eee2a96a8c92e3de6ac17bd59bc50c5', '0.1.0', clock_timestamp()),
   ('functions/_channel_try_release.sql', 'b05856c1da082b660ec7603d4367b3e2dc60628640e7d42c49287834bdec7cd8', '0.1.0', clock_timestamp()),
-  ('functions/_message_offer.sql', 'd1526392966759cc5e8b1a62db4b9db4e561e2a482f82851e138e2bd7367896d', '0.1.0', clock_timestamp()),
+  ('functions/_message_offer.sql', '87feeaa4f679437b58847a1bd38f895f8ad1496a610cd3d524c83e41efab2f91', '0.1.0', clock_timestamp()),
   ('functions/_channel_offer.sql', '0156ca681f759a59f9d81cf8c93cf6de541cb27e15500162c922ba93cb8a678c', '0.1.0', clock_timestamp()),
-  ('functions/_lanes_next.sql', 'caf7dc5902772c3c36f871dfb7797947f04dbd6f2a113406de75557dadd88014', '0.1.0', clock_timestamp()),
+  ('functions/_lanes_next.sql', 'c987e123cdfbf6defac3de6a448b74a131a05ed73ad613371f924bc338e81b3b', '0.1.0', clock_timestamp()),
   ('functions/_turns_due.sql', '9eddc11510e2cbff77b873c709aa27fc4905b96d4912d543d0ebedcd8f87a16e', '0.1.0', clock_timestamp()),
-  ('functions/_take_one.sql', '9b37666b4f6f65e16ab1977eda7469a5d7a4c993e9b2044bf4f1d56681697f8f', '0.1.0', clock_timestamp()),
-  ('functions/_take_in_turn.sql', '83f8bd130cc99563598411594b7203db677f1757289806a4b94d681a7e4c8612', '0.1.0', clock_timestamp()),
-  ('functions/_take_many.sql', '8cb275a84e164a2b566fc81c3a53bffa9b5de663912c0187bd532bb0b0abb934', '0.1.0', clock_timestamp()),
+  ('functions/_take_one.sql', '2ac2019093805f9b0c040344505e0d85b934dfc73011ab42aae288d041b305ad', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_turn.sql', '5591ac4e261e67c1d1fabc99382213dfdba6e804c1effd1d05f58e3ce835e855', '0.1.0', clock_timestamp()),
+  ('functions/_take_many.sql', '93d6fa206e99dcddff14f5dc42322b7c11f7073318193bedc665cf1aeb3b0ebb', '0.1.0', clock_timestamp()),
   ('functions/_retry_ms.sql', '6f6be5d0ece93337b8a08679f7256d92d367df0336ad75f3afa81488c7a10340', '0.1.0', clock_timestamp()),
+  ('functions/_entries_read.sql', 'ca2761c68149271c99a7ccd6b984b2ca48d083b743de5f2acfc7bc9816c4b2f7', '0.1.0', clock_timestamp()),
+  ('functions/_generations_are_walked.sql', 'bc3fa01820d81793bae8cd77cb601d6d8a053098287ef839a5b689d36a9c8067', '0.1.0', clock_timestamp()),
+  ('functions/_generations_walk.sql', '43bb1ce46d315c19b87f58834ed6792aa8690eb03959094f8cf66b4af2f9862f', '0.1.0', clock_timestamp()),
+  ('functions/_message_hold.sql', 'e7d042055874f92fa78bf56defb10f015c3d1f1ab4529904c9bac553d985d85a', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_generations.sql', 'ed7cc6c41cf0d751e210c0cb3dc954a10200cf79d187655332b67cae688e7c3a', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
-  ('functions/message_dequeue.sql', 'c5f11b8b76759dddd14b09ec94e297c3340ae18aa407dff14b811390458d9d75', '0.1.0', clock_timestamp()),
+  ('functions/message_dequeue.sql', '048fd22eefa3a70dfc8c19a8bf284412c4dc34544cceedcc0722ae167617dfdd', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '9138e096d82ec5dc6f4aefbc18b34a1c9ebc02d3394c3fb5e2417cca438dc1cb', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'a2f4a9de1d14e0124e56cf3c47ce7858dd6ee6f0b2e676a07769d751642b768f', '0.1.0', clock_timestamp()),
   ('functions/message_delete.sql', '1a548890b6e852739d7b13e7785979bc74d130cd10997af9146fbf58c6519366', '0.1.0', clock_timestamp()),
@@ -2219,7 +2604,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/channel_policy_set.sql', '3ed6faacf350c033ae57065c36ab72b31d31ec1a742b8e6cb43c3a4cfcbfb290', '0.1.0', clock_timestamp()),
   ('functions/channel_policy_clear.sql', '22bf938115c75c1a44ab72594987b0c05f419e154c8f3b8e95f47a40a0b3cc1f', '0.1.0', clock_timestamp()),
   ('functions/_objects.sql', '2b98a3decee16dbafec75b2642f0822dadb8420d39b7415bb75a5916ddf40b72', '0.1.0', clock_timestamp()),
-  ('grants.sql', '7e198e587b6735f9c73f88b24695471e11c2cbee0b2dd82074ac8b08781ee4cd', '0.1.0', clock_timestamp());
+  ('grants.sql', '2336e8ebbff260e7bce352d8228d90860565434f10165528faab7d88f3042e69', '0.1.0', clock_timestamp());
 
 DELETE FROM "lonny".object WHERE kind = 'function';
 INSERT INTO "lonny".object (kind, name, part, checksum)
