@@ -1,7 +1,7 @@
 """A next version, made up: a message has a label, which message_create takes and message_dequeue returns.
 
-It shows how a release changes what programs call, as sql/README.md says: the old functions and the old type get
-private names, and pass the call on.
+It shows how a release changes what programs call, as sql/README.md says: the old functions and the old type
+get private names, and pass the call on.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ from pathlib import Path
 _MIGRATION = """\
 -- Messages have a label.
 --
--- Upgrading at noon: keeps everybody out for a moment, to add a column without rewriting the table. Programs of the release
--- before go on working.
+-- Upgrading at noon: keeps everybody out for a moment, to add a column without rewriting the table. Programs
+-- of the release before go on working.
 ALTER TABLE {{ schema }}.message ADD COLUMN label text;
 COMMENT ON COLUMN {{ schema }}.message.label IS 'Its label.';
 
 -- In a first install there are no functions yet.
 DO $do$
 BEGIN
-  IF to_regprocedure(format('%I.message_create(text, bytea, bigint, bigint)', {{ schema_literal }})) IS NOT NULL THEN
+  IF EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+              WHERE n.nspname = {{ schema_literal }} AND p.proname = 'message_create') THEN
     ALTER FUNCTION {{ schema }}.message_create(text, bytea, bigint, bigint) RENAME TO _message_create_1;
     ALTER FUNCTION {{ schema }}.message_dequeue(integer, bigint) RENAME TO _message_dequeue_1;
-    DROP FUNCTION {{ schema }}._take_one(bigint, bigint, bigint, bigint), {{ schema }}._take_many(bigint, integer, bigint, boolean);
+    DROP FUNCTION {{ schema }}._take_one(bigint, bigint, bigint, bigint);
+    DROP FUNCTION {{ schema }}._take_many(bigint, integer, bigint, boolean);
   END IF;
 END
 $do$;
@@ -50,7 +52,8 @@ CREATE TYPE {{ schema }}._taken_2 AS (
 )
 
 _CREATE_1 = """\
-CREATE OR REPLACE FUNCTION {{ schema }}._message_create_1(channel text, content bytea, lock_ms bigint, delay_ms bigint DEFAULT 0)
+CREATE OR REPLACE FUNCTION {{ schema }}._message_create_1(
+  channel text, content bytea, lock_ms bigint, delay_ms bigint DEFAULT 0)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 AS $function$
@@ -58,18 +61,22 @@ BEGIN
   RETURN {{ schema }}.message_create($1, $2, $3, $4);
 END
 $function$;
+COMMENT ON FUNCTION {{ schema }}._message_create_1 IS 'The message_create of the release before.';
 """
 
 _DEQUEUE_1 = """\
-CREATE OR REPLACE FUNCTION {{ schema }}._message_dequeue_1(max_messages integer DEFAULT 1, lock_ms bigint DEFAULT NULL)
+CREATE OR REPLACE FUNCTION {{ schema }}._message_dequeue_1(
+  max_messages integer DEFAULT 1, lock_ms bigint DEFAULT NULL)
 RETURNS SETOF {{ schema }}._dequeued_1
 LANGUAGE plpgsql VOLATILE ROWS 10
 AS $function$
 BEGIN
-  RETURN QUERY SELECT d.result, d.id, d.channel, d.content, d.state, d.num_attempts, d.is_unlocked, d.unlock_at, d.retry_ms
+  RETURN QUERY SELECT d.result, d.id, d.channel, d.content, d.state, d.num_attempts, d.is_unlocked,
+                      d.unlock_at, d.retry_ms
                  FROM {{ schema }}.message_dequeue($1, $2) d;
 END
 $function$;
+COMMENT ON FUNCTION {{ schema }}._message_dequeue_1 IS 'The message_dequeue of the release before.';
 """
 
 _LABEL = "(SELECT x.label FROM {{ schema }}.message x WHERE x.id = %s)"
@@ -101,6 +108,9 @@ def change(root: Path) -> None:
         _replace(root, path, "t.unlock_at, t.retry_ms\n", "t.unlock_at, t.retry_ms, t.label\n")
     for name in ("_take_one", "_take_many", "_take_in_turn", "_take_in_generations", "message_dequeue"):
         _replace(root, f"functions/{name}.sql", "{{ schema }}._taken", "{{ schema }}._taken_2")
+    revoked = "{{ schema }}.message_status(bigint[]),\n"
+    for forwarder in ("_message_create_1", "_message_dequeue_1"):
+        _replace(root, "grants.sql", revoked, f"{revoked}  {{{{ schema }}}}.{forwarder},\n")
     files = {
         "migrations/0002_label.sql": _MIGRATION,
         "functions/_message_create_1.sql": _CREATE_1,
