@@ -24,7 +24,8 @@ BEGIN
     ALTER FUNCTION {{ schema }}.message_create(text, bytea, bigint, bigint) RENAME TO _message_create_1;
     ALTER FUNCTION {{ schema }}.message_dequeue(integer, bigint) RENAME TO _message_dequeue_1;
     DROP FUNCTION {{ schema }}._take_one(bigint, bigint, bigint, bigint);
-    DROP FUNCTION {{ schema }}._take_many(bigint, integer, bigint, boolean);
+    DROP FUNCTION {{ schema }}._take_many(bigint, integer, bigint, boolean, bigint);
+    DROP FUNCTION {{ schema }}._take_in_generations(integer, bigint, boolean);
   END IF;
 END
 $do$;

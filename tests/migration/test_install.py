@@ -154,7 +154,9 @@ def test_a_refusal_leaves_the_callers_transaction_usable(open_as: Connector) -> 
 
 
 def test_the_connections_factories_do_not_matter(open_as: Connector) -> None:
-    conn: psycopg.Connection[Any] = open_as(row_factory=dict_row, cursor_factory=psycopg.RawCursor)
+    conn: psycopg.Connection[Any] = open_as(
+        row_factory=dict_row, cursor_factory=psycopg.RawCursor, prepare_threshold=0
+    )
     assert install(conn, "lonny", "events").event_channel == "events"
     assert install(conn).event_channel == "events"
     assert [found.version for found in status(conn)] == [1]

@@ -74,7 +74,7 @@ def test_a_queue_as_it_was_installed_has_no_drift(conn: Connection) -> None:
 @pytest.mark.parametrize(
     ("change", "drift"),
     [
-        ("DROP INDEX lonny.message_ready_idx", "table message: index message_ready_idx is missing"),
+        ("DROP INDEX lonny.message_locked_idx", "table message: index message_locked_idx is missing"),
         ("CREATE INDEX mine ON lonny.message (channel)", "table message: index mine was added"),
         ("ALTER TABLE lonny.message ADD mine text", "table message: column mine was added"),
         ("ALTER TABLE lonny.message ALTER lock_ms SET DEFAULT 1", "table message: column lock_ms differs"),
