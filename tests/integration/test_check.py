@@ -171,7 +171,10 @@ def test_a_queue_in_order_needs_no_repair(queue: Connection) -> None:
 
 
 INDEXES = [
-    *(f"message_{name}" for name in ("ready_idx", "generation_idx", "waiting_idx", "locked_idx", "timer_idx")),
+    *(
+        f"message_{name}"
+        for name in ("ready_idx", "generation_idx", "waiting_idx", "locked_idx", "timer_idx")
+    ),
     *(f"wake_{name}" for name in ("due_idx", "generation_idx", "timer_idx", "lane_idx")),
 ]
 CONSTRAINTS = {
