@@ -32,7 +32,7 @@ def _old_snapshot(connect: Connect) -> Generator[None]:
 
 def _generation(conn: Connection) -> int:
     """The sum of the two generations in use, 0 or less if none is."""
-    return scalar(conn, "SELECT coalesce(pg_sequence_last_value('lonny.generation'), 0)")
+    return int(scalar(conn, "SELECT coalesce(pg_sequence_last_value('lonny.generation'), 0)"))
 
 
 def _live(conn: Connection, channels: list[str | None], count: int) -> int:
