@@ -57,7 +57,7 @@ SELECT matches(pg_temp.explain('wide120'), '^READY\|0\|100\|', 'the last for whi
 SELECT is(pg_temp.explain('wide121'), 'BEHIND|-|100|-', 'and the first for which it has none');
 
 SELECT tap.refused('no id', 'SELECT message_explain(NULL)', '22004', 'id', 'NULL');
-SET LOCAL transaction_read_only = on;
+SET transaction_read_only = on;
 SELECT isnt_empty('SELECT message_explain(1)', 'it only reads');
 
 SELECT * FROM finish();
