@@ -55,7 +55,8 @@ UPDATE lonny.message SET generation = DEFAULT WHERE status = 'READY';
 UPDATE lonny.wake SET generation = DEFAULT WHERE at IS NULL;
 """
 NEXT_GENERATION = """
-SELECT setval('lonny.generation', g + 1) FROM pg_sequence_last_value('lonny.generation') AS g WHERE g > 0 AND g % 2 = 0
+SELECT setval('lonny.generation', g + 1)
+  FROM pg_sequence_last_value('lonny.generation') AS g WHERE g > 0 AND g % 2 = 0
 """
 RESET = "UPDATE public.clock SET at = %s"
 MOVE = "UPDATE public.clock SET at = at + %s * interval '1 microsecond'"

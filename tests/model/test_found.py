@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def test_after_a_batch_in_generations_the_turn_is_that_of_the_next_lane(connect: Connect) -> None:
-    """It was that of the highest lane that the batch had taken of, so that others had two turns to its one."""
+    """It was that of the highest lane that the batch had taken of: others had two turns to its one."""
     conn = connect()
     stop_clock(conn)
     # The highest lane comes first after 0, which is that of messages without a channel, and those come last.
