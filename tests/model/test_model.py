@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.model.machine import QueueMachine, TransactionMachine
+from tests.model.machine import GenerationMachine, QueueMachine, TransactionMachine
 from tests.support.queue import stop_clock
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.timeout(3600)  # a failure is reduced before it is shown
-@pytest.mark.parametrize("machine", [QueueMachine, TransactionMachine])
+@pytest.mark.parametrize("machine", [QueueMachine, GenerationMachine, TransactionMachine])
 def test_the_queue_does_what_the_model_does(connect: Connect, machine: type[QueueMachine]) -> None:
     conn = connect()
     stop_clock(conn)
