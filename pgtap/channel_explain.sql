@@ -37,7 +37,7 @@ SELECT results_eq(
 
 SELECT tap.refused('no channel', 'SELECT channel_explain(NULL)', '22004', 'channel', 'NULL');
 SELECT tap.refused('an empty one', $$ SELECT channel_explain('') $$, '22023', 'channel', $$''$$);
-SET LOCAL transaction_read_only = on;
+SET transaction_read_only = on;
 SELECT isnt_empty($$ SELECT channel_explain('free') $$, 'it only reads');
 
 SELECT * FROM finish();

@@ -1,6 +1,6 @@
 -- message_explain: why is this message not delivered? That it foretells each dequeue: tests/model/.
 BEGIN;
-SELECT plan(16);
+SELECT plan(19);
 
 CREATE OR REPLACE FUNCTION _clock() RETURNS timestamptz LANGUAGE sql
 AS $$ SELECT current_setting('pylonny_test.clock')::timestamptz $$;
@@ -47,8 +47,17 @@ SELECT is(
     'AT_LIMIT|59750|0|-Its channel is at its limit: 2 of 2 are locked, the first since 2030-01-01 00:00:00+00. Before it come 0 of its channel.',
     'one whose channel is at its limit');
 
+-- Many.
+
+SELECT channel_policy_set('wide', 120);
+INSERT INTO sent SELECT c.channel || row_number() OVER (PARTITION BY c.channel), i
+FROM unnest('{wide,long}'::text[]) AS c (channel), LATERAL message_create_many(array_fill(c.channel, ARRAY[150]), array_fill('x'::bytea, ARRAY[150]), '{60000}') i;
+SELECT matches(pg_temp.explain('long150'), '^READY\|0\|100\|', 'more than a hundred before it are a hundred');
+SELECT matches(pg_temp.explain('wide120'), '^READY\|0\|100\|', 'the last for which a high limit has room');
+SELECT is(pg_temp.explain('wide121'), 'BEHIND|-|100|-', 'and the first for which it has none');
+
 SELECT tap.refused('no id', 'SELECT message_explain(NULL)', '22004', 'id', 'NULL');
-SET LOCAL transaction_read_only = on;
+SET transaction_read_only = on;
 SELECT isnt_empty('SELECT message_explain(1)', 'it only reads');
 
 SELECT * FROM finish();

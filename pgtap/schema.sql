@@ -85,7 +85,8 @@ SELECT results_eq(
 -- The ledger, which tools and later releases read.
 SELECT results_eq(
     $$ SELECT pg_temp.attributes('migration') $$,
-    $$ VALUES ('version integer'), ('name text'), ('checksum text'), ('package_version text'), ('applied_at timestamp with time zone') $$,
+    $$ VALUES ('version integer'), ('name text'), ('checksum text'), ('package_version text'),
+              ('is_breaking boolean'), ('applied_at timestamp with time zone') $$,
     'migration');
 SELECT col_is_pk(current_schema(), 'migration', 'version', 'a migration is in the ledger once');
 SELECT alike(obj_description('migration'::regclass, 'pg_class'), 'pylonny%', 'the ledger''s comment marks the schema as pylonny''s');

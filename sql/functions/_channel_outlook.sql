@@ -6,11 +6,13 @@ LANGUAGE plpgsql VOLATILE
 AS $function$
 -- The same survey that decides in a dequeue, so that what is told is what will be done. It only reads.
 DECLARE
-  c_most   CONSTANT integer := 1000;
+  c_most   CONSTANT integer := 100;
+  -- Of locks that are over more are needed than are told of: each makes room.
+  c_over   CONSTANT integer := 1000;
   v_policy {{ schema }}._policy_in_force;
   v_survey record;
 BEGIN
-  num_allowed := c_most;
+  num_allowed := 2147483647;
   IF p_lane = 0 THEN
     RETURN;
   END IF;
@@ -25,8 +27,8 @@ BEGIN
   release_interval_ms := v_policy.release_interval_ms;
   v_survey := {{ schema }}._channel_survey(p_lane, v_policy, NULL, p_now, ARRAY (
     SELECT m.id FROM {{ schema }}.message m
-     WHERE m.status = 'LOCKED' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel AND m.unlock_at <= p_now LIMIT c_most));
-  num_allowed := GREATEST(LEAST(v_survey.room + cardinality(v_survey.ready_ids) + cardinality(v_survey.over_ids), c_most), 0);
+     WHERE m.status = 'LOCKED' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel AND m.unlock_at <= p_now LIMIT c_over));
+  num_allowed := GREATEST(LEAST(v_survey.room + cardinality(v_survey.ready_ids) + cardinality(v_survey.over_ids), 2147483647), 0);
   IF release_interval_ms > 0 THEN
     release_at := v_survey.release_at;
     num_allowed := CASE WHEN release_at > p_now THEN 0 ELSE LEAST(num_allowed, 1) END;
@@ -35,4 +37,4 @@ END
 $function$;
 COMMENT ON FUNCTION {{ schema }}._channel_outlook(bigint, text, timestamptz) IS
 'How many messages of a channel its policy would let a dequeue have at p_now, if they are due, and what holds back the others.
-num_allowed: 1000 if it is more. num_locked, locked_at, unlock_at: how many are locked, since when, and until when the first of them; release_at: when the release interval ends.';
+num_locked, locked_at, unlock_at: how many are locked, 100 if it is more, since when, and until when the first of them; release_at: when the release interval ends.';

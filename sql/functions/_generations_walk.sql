@@ -33,7 +33,8 @@ BEGIN
     PERFORM setval($regclass${{ schema }}.generation$regclass$, v_generation);
   END IF;
 
-  v_num_read := - {{ schema }}._entries_read();
+  v_num_read := - {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$)
+                - {{ schema }}._entries_read($regclass${{ schema }}.message_timer_idx$regclass$);
   SELECT count(*) AS num, array_agg(x.id) FILTER (WHERE (x.generation BETWEEN v_generation / 2 AND (v_generation + 1) / 2) IS NOT TRUE) AS stale INTO v_messages
     FROM (SELECT m.id, m.generation FROM {{ schema }}.message m
            WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT c_few) x;
@@ -42,7 +43,8 @@ BEGIN
            WHERE w.at IS NULL ORDER BY w.lane LIMIT c_few) x;
   v_due_at := LEAST((SELECT m.timer_at FROM {{ schema }}.message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1),
                     (SELECT w.at FROM {{ schema }}.wake w WHERE w.at <= v_began_at ORDER BY w.at LIMIT 1), v_began_at);
-  v_num_read := v_num_read + {{ schema }}._entries_read() - v_messages.num - v_wakes.num;
+  v_num_read := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$)
+                + {{ schema }}._entries_read($regclass${{ schema }}.message_timer_idx$regclass$) - v_messages.num;
   PERFORM setval($regclass${{ schema }}.timer_mark$regclass$, {{ schema }}._microseconds(v_due_at - c_margin));
 
   IF v_num_read < c_few_dead THEN

@@ -10,13 +10,17 @@ BEGIN
     FROM (SELECT c.relnamespace FROM pg_class c WHERE c.oid = $regclass${{ schema }}.message$regclass$::regclass) q
     JOIN pg_namespace n ON n.oid = q.relnamespace, (VALUES
       ('message', 'message_ready_idx', '(lane, dequeue_at, id) WHERE status = ''READY''', false),
+      ('message', 'message_generation_idx', '(generation, lane, dequeue_at, id) WHERE status = ''READY'' AND generation IS NOT NULL', false),
       ('message', 'message_waiting_idx', '(lane, dequeue_at, id) WHERE status = ''WAITING'' AND lane <> 0', false),
       ('message', 'message_locked_idx', '(lane) WHERE status = ''LOCKED'' AND lane <> 0', false),
       ('message', 'message_timer_idx', '(timer_at, id) WHERE timer_at IS NOT NULL', false),
       ('wake', 'wake_due_idx', '(lane) WHERE at IS NULL', false),
+      ('wake', 'wake_generation_idx', '(generation, lane) WHERE at IS NULL AND generation IS NOT NULL', false),
       ('wake', 'wake_timer_idx', '(at, lane) WHERE at IS NOT NULL', false),
       ('wake', 'wake_lane_idx', '(lane) WHERE at IS NOT NULL OR released_at IS NOT NULL', false),
       ('migration', 'migration_version_pkey', 'PRIMARY KEY (version)', true),
+      ('template', 'template_path_pkey', 'PRIMARY KEY (path)', true),
+      ('object', 'object_kind_name_part_pkey', 'PRIMARY KEY (kind, name, part)', true),
       ('message', 'message_id_pkey', 'PRIMARY KEY (id)', true),
       ('message', 'message_channel_check', 'CHECK ((channel IS NULL) = (lane = 0))', true),
       ('channel_policy', 'channel_policy_channel_id_pkey', 'PRIMARY KEY (channel, id)', true)

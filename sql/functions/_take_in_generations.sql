@@ -41,7 +41,7 @@ BEGIN
     v_served := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
     v_mark_us := COALESCE(pg_sequence_last_value($regclass${{ schema }}.timer_mark$regclass$), 0);
     v_mark := timestamptz 'epoch' + v_mark_us * interval '1 us';
-    v_num_read := - {{ schema }}._entries_read();
+    v_num_read := - {{ schema }}._entries_read($regclass${{ schema }}.message_generation_idx$regclass$);
     SELECT (SELECT m.timer_at FROM {{ schema }}.message m WHERE m.timer_at > v_mark AND m.timer_at <= v_now ORDER BY m.timer_at LIMIT 1) AS message_at,
            (SELECT w.at FROM {{ schema }}.wake w WHERE w.at > v_mark AND w.at <= v_now ORDER BY w.at LIMIT 1) AS timer_at,
            (SELECT w.generation FROM {{ schema }}.wake w WHERE w.at IS NULL AND w.generation >= v_generation / 2 AND w.generation <= (v_generation + 1) / 2
@@ -51,9 +51,9 @@ BEGIN
       INTO v_found;
     IF v_found.message_at IS NOT NULL OR v_found.timer_at IS NOT NULL OR v_found.wake_generation IS NOT NULL THEN
       EXIT WHEN NOT p_is_alone;
-      v_num_read := v_num_read + {{ schema }}._entries_read();
+      v_num_read := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_generation_idx$regclass$);
       PERFORM {{ schema }}._tend(GREATEST(32, LEAST(p_max_messages, 1000)), v_found.message_at IS NOT NULL, v_found.timer_at IS NOT NULL, v_mark, v_generations);
-      v_num_read := v_num_read - {{ schema }}._entries_read();
+      v_num_read := v_num_read - {{ schema }}._entries_read($regclass${{ schema }}.message_generation_idx$regclass$);
     ELSE
       EXIT WHEN v_found.message_generation IS NULL AND v_generation = v_last_seen;
     END IF;
@@ -90,7 +90,7 @@ BEGIN
     END IF;
     IF v_num_taken > 0 THEN
       -- The number is as we found it unless another was faster.
-      IF v_generation % 2 = 0 AND v_num_read + {{ schema }}._entries_read() > c_many + 8::bigint * p_max_messages
+      IF v_generation % 2 = 0 AND v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_generation_idx$regclass$) > c_many + 8::bigint * p_max_messages
          AND pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) = v_generation THEN
         PERFORM setval($regclass${{ schema }}.generation$regclass$, v_generation + 1);
       END IF;

@@ -8,6 +8,7 @@ SET enable_bitmapscan = off
 AS $function$
 -- It only reads. What other transactions hold at this moment it does not know.
 DECLARE
+  c_most    CONSTANT integer := 100;
   v_now     timestamptz := {{ schema }}._clock();
   v_lane    bigint;
   v_answer  {{ schema }}.channel_explanation;
@@ -22,7 +23,7 @@ BEGIN
 
   v_lane := {{ schema }}._lane(channel_explain.channel);
   v_outlook := {{ schema }}._channel_outlook(v_lane, channel_explain.channel, v_now);
-  v_num_due := {{ schema }}._num_due(v_lane, channel_explain.channel, v_now, 'infinity', 0);
+  v_num_due := {{ schema }}._num_due(v_lane, channel_explain.channel, v_now, 'infinity', 0, c_most);
   v_answer.channel := channel_explain.channel;
   v_answer.num_available := LEAST(v_num_due, v_outlook.num_allowed);
   v_answer.num_locked := v_outlook.num_locked;

@@ -60,7 +60,7 @@ BEGIN
     END IF;
   END IF;
 
-  v_num_read := - {{ schema }}._entries_read();
+  v_num_read := - {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$);
   SELECT EXISTS (SELECT FROM {{ schema }}.message m WHERE m.timer_at <= v_now),
          EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at <= v_now),
          EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
@@ -72,9 +72,9 @@ BEGIN
   END IF;
   v_is_alone := COALESCE(v_is_alone, false);
   IF v_is_alone AND v_is_due THEN
-    v_num_read := v_num_read + {{ schema }}._entries_read();
+    v_num_read := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$);
     PERFORM {{ schema }}._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 1000)), v_has_messages, v_has_timers, '-infinity', NULL);
-    v_num_read := v_num_read - {{ schema }}._entries_read();
+    v_num_read := v_num_read - {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$);
   END IF;
 
   -- Bounded, since others go on making work while this call looks for it.
@@ -93,7 +93,7 @@ BEGIN
         END IF;
       END IF;
       IF v_is_found THEN
-        IF NOT v_is_bloated AND v_num_read + {{ schema }}._entries_read() > c_many + 8::bigint * message_dequeue.max_messages THEN
+        IF NOT v_is_bloated AND v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$) > c_many + 8::bigint * message_dequeue.max_messages THEN
           -- Too much to step over: the next call is to find out whether an old snapshot is why.
           PERFORM setval($regclass${{ schema }}.generation_walk$regclass$, 1);
         END IF;

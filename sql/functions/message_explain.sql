@@ -8,10 +8,12 @@ SET enable_bitmapscan = off
 AS $function$
 -- It only reads. What other transactions hold at this moment it does not know.
 DECLARE
+  c_most    CONSTANT integer := 100;
   v_now     timestamptz := {{ schema }}._clock();
   v_answer  {{ schema }}.message_explanation;
   v_message record;
   v_outlook record;
+  v_is_first boolean;
   v_at      timestamptz := v_now;
 BEGIN
   IF message_explain.id IS NULL THEN
@@ -36,9 +38,13 @@ BEGIN
     v_at := v_message.dequeue_at;
     v_answer.explanation := format('It is due at %s.', v_message.dequeue_at);
   ELSE
-    v_answer.num_ahead := {{ schema }}._num_due(v_message.lane, v_message.channel, v_now, v_message.dequeue_at, message_explain.id);
     v_outlook := {{ schema }}._channel_outlook(v_message.lane, v_message.channel, v_now);
-    IF v_answer.num_ahead < v_outlook.num_allowed OR v_message.lane = 0 THEN
+    -- Where the limit is high it takes as many to know whether there is room.
+    v_answer.num_ahead := {{ schema }}._num_due(v_message.lane, v_message.channel, v_now, v_message.dequeue_at, message_explain.id,
+                                                CASE WHEN v_outlook.max_concurrency > c_most THEN v_outlook.max_concurrency ELSE c_most END);
+    v_is_first := v_answer.num_ahead < v_outlook.num_allowed;
+    v_answer.num_ahead := LEAST(v_answer.num_ahead, c_most);
+    IF v_is_first THEN
       v_answer.reason := 'READY';
       v_answer.num_lanes_ahead := {{ schema }}._lanes_ahead(v_message.lane, v_now);
       v_answer.explanation := format('It can be dequeued. Before it come %s of its channel, and the turns of %s other channels.', v_answer.num_ahead, v_answer.num_lanes_ahead);

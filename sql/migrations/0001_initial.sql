@@ -284,8 +284,8 @@ COMMENT ON COLUMN {{ schema }}.message_explanation.id IS 'The message.';
 COMMENT ON COLUMN {{ schema }}.message_explanation.reason IS 'In one word: GONE, LOCKED, DELAYED, PAUSED, INTERVAL, AT_LIMIT, BEHIND or READY.';
 COMMENT ON COLUMN {{ schema }}.message_explanation.explanation IS 'In a sentence.';
 COMMENT ON COLUMN {{ schema }}.message_explanation.available_in_ms IS 'Milliseconds until that ends by itself: 0 if it is READY, NULL if nothing known will end it.';
-COMMENT ON COLUMN {{ schema }}.message_explanation.num_ahead IS 'How many messages of its channel are due and come before it, 1000 if it is more; NULL unless it is due.';
-COMMENT ON COLUMN {{ schema }}.message_explanation.num_lanes_ahead IS 'How many other channels have a message and their turn before its channel, 100 if it is more; NULL unless it is READY.';
+COMMENT ON COLUMN {{ schema }}.message_explanation.num_ahead IS 'How many messages of its channel are due and come before it, 100 if it is more; NULL unless it is due.';
+COMMENT ON COLUMN {{ schema }}.message_explanation.num_lanes_ahead IS 'How many other channels have a message and their turn before its channel, 20 if it is more (of those in which nothing is ready yet five are looked at); NULL unless it is READY.';
 
 CREATE TYPE {{ schema }}.channel_explanation AS (
   channel             text,
@@ -304,9 +304,9 @@ COMMENT ON COLUMN {{ schema }}.channel_explanation.channel IS 'The channel.';
 COMMENT ON COLUMN {{ schema }}.channel_explanation.reason IS 'In one word: EMPTY, LOCKED, DELAYED, PAUSED, INTERVAL, AT_LIMIT or READY.';
 COMMENT ON COLUMN {{ schema }}.channel_explanation.explanation IS 'In a sentence.';
 COMMENT ON COLUMN {{ schema }}.channel_explanation.available_in_ms IS 'Milliseconds until a message of it can be had: 0 if it is READY, NULL if nothing known will bring one.';
-COMMENT ON COLUMN {{ schema }}.channel_explanation.num_available IS 'How many of its messages can be had now, 1000 if it is more.';
-COMMENT ON COLUMN {{ schema }}.channel_explanation.num_lanes_ahead IS 'How many other channels have a message and their turn before it, 100 if it is more; NULL unless it is READY.';
-COMMENT ON COLUMN {{ schema }}.channel_explanation.num_locked IS 'How many of its messages are locked, and their lock is not over; 1000 if it is more.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.num_available IS 'How many of its messages can be had now, 100 if it is more.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.num_lanes_ahead IS 'How many other channels have a message and their turn before it, 20 if it is more (of those in which nothing is ready yet five are looked at); NULL unless it is READY.';
+COMMENT ON COLUMN {{ schema }}.channel_explanation.num_locked IS 'How many of its messages are locked, and their lock is not over; 100 if it is more.';
 COMMENT ON COLUMN {{ schema }}.channel_explanation.locked_at IS 'When the one of these was locked that has been so for the longest time.';
 COMMENT ON COLUMN {{ schema }}.channel_explanation.max_concurrency IS 'The limit that is in force.';
 COMMENT ON COLUMN {{ schema }}.channel_explanation.release_interval_ms IS 'The interval that is in force, in milliseconds.';

@@ -171,14 +171,19 @@ def test_a_queue_in_order_needs_no_repair(queue: Connection) -> None:
 
 
 INDEXES = [
-    *(f"message_{name}" for name in ("ready_idx", "waiting_idx", "locked_idx", "timer_idx")),
-    *(f"wake_{name}" for name in ("due_idx", "timer_idx", "lane_idx")),
+    *(
+        f"message_{name}"
+        for name in ("ready_idx", "generation_idx", "waiting_idx", "locked_idx", "timer_idx")
+    ),
+    *(f"wake_{name}" for name in ("due_idx", "generation_idx", "timer_idx", "lane_idx")),
 ]
 CONSTRAINTS = {
     "message_id_pkey": "message",
     "message_channel_check": "message",
     "channel_policy_channel_id_pkey": "channel_policy",
     "migration_version_pkey": "migration",
+    "template_path_pkey": "template",
+    "object_kind_name_part_pkey": "object",
 }
 
 

@@ -121,7 +121,7 @@ def test_a_late_worker_may_finish_what_a_dequeue_has_seen_expire_and_has_not_tak
     id_ = create(worker, lock_ms=100)
     assert worker.execute(DEQUEUE).fetchone() == (id_,)
     move_clock(worker, 100)
-    worker.execute("SELECT lonny._tend(32, true, true)")
+    worker.execute("SELECT lonny._tend(32, true, true, '-infinity', NULL)")
     assert worker.execute("SELECT status FROM lonny.message").fetchone() == ("READY",)
     assert worker.execute(HEARTBEAT, [id_]).fetchone() == ("MESSAGE_STATE_INVALID",)
     ((answer,),) = worker.execute(finish, [id_]).fetchall()

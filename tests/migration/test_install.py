@@ -154,7 +154,9 @@ def test_a_refusal_leaves_the_callers_transaction_usable(open_as: Connector) -> 
 
 
 def test_the_connections_factories_do_not_matter(open_as: Connector) -> None:
-    conn: psycopg.Connection[Any] = open_as(row_factory=dict_row, cursor_factory=psycopg.RawCursor)
+    conn: psycopg.Connection[Any] = open_as(
+        row_factory=dict_row, cursor_factory=psycopg.RawCursor, prepare_threshold=0
+    )
     assert install(conn, "lonny", "events").event_channel == "events"
     assert install(conn).event_channel == "events"
     assert [found.version for found in status(conn)] == [1]
@@ -523,7 +525,7 @@ def test_everything_that_is_created_is_known_to_uninstall(conn: Connection) -> N
     kinds = {"table": "TABLE", "view": "VIEW", "sequence": "SEQUENCE", "type": "TYPE", "function": "FUNCTION"}
     rows = conn.execute(
         """
-        SELECT o.type, coalesce(o.name, split_part(split_part(o.identity, '.', 2), '(', 1))
+        SELECT o.type, coalesce(o.name, trim('"' FROM split_part(split_part(o.identity, '.', 2), '(', 1)))
         FROM pg_depend d CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, 0) o
         WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = 'lonny'::regnamespace
         """

@@ -247,7 +247,7 @@ class QueueMachine(RuleBasedStateMachine):
         return None
 
     def _explained(self) -> dict[int, tuple[int, int]]:
-        """The messages that can be had, as the queue says, and how many of their channel and lanes come before."""
+        """What can be had, as the queue says, and how many of its channel and how many lanes come before."""
         ready: dict[int, tuple[int, int]] = {}
         available = dict.fromkeys(NAMES, 0)
         rows = self.conn.execute(EXPLAIN, [[*self.model.messages, self.last_id + 1]]).fetchall()

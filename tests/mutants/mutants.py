@@ -665,4 +665,35 @@ MUTANTS = [
         "v_at := LEAST(v_next_at, v_outlook.unlock_at);",
         "v_at := v_next_at;",
     ),
+    # check, repair, message_explain, channel_explain
+    Mutant(
+        "check-one-too-many-is-well",
+        "check: more are out than the policy allows",
+        "check",
+        "c.num_ready + c.num_locked > c.max_concurrency OR",
+        "c.num_ready + c.num_locked > c.max_concurrency + 1 OR",
+        "test_check.py",
+    ),
+    Mutant(
+        "repair-leaves-the-lane",
+        "repair: a message goes to the lane of its channel",
+        "repair",
+        "SET lane = CASE WHEN m.channel IS NULL THEN 0 ELSE {{ schema }}._lane(m.channel) END",
+        "SET lane = m.lane",
+        "test_check.py",
+    ),
+    Mutant(
+        "explain-full-is-not-full",
+        "message_explain: a channel is at its limit when as many are locked as may be",
+        "message_explain",
+        "v_outlook.num_locked >= v_outlook.max_concurrency",
+        "v_outlook.num_locked > v_outlook.max_concurrency",
+    ),
+    Mutant(
+        "explain-channel-is-never-paused",
+        "channel_explain: a paused channel is told",
+        "channel_explain",
+        "v_answer.reason := 'PAUSED';",
+        "v_answer.reason := 'AT_LIMIT';",
+    ),
 ]

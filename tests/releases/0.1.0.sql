@@ -381,8 +381,8 @@ COMMENT ON COLUMN "lonny".message_explanation.id IS 'The message.';
 COMMENT ON COLUMN "lonny".message_explanation.reason IS 'In one word: GONE, LOCKED, DELAYED, PAUSED, INTERVAL, AT_LIMIT, BEHIND or READY.';
 COMMENT ON COLUMN "lonny".message_explanation.explanation IS 'In a sentence.';
 COMMENT ON COLUMN "lonny".message_explanation.available_in_ms IS 'Milliseconds until that ends by itself: 0 if it is READY, NULL if nothing known will end it.';
-COMMENT ON COLUMN "lonny".message_explanation.num_ahead IS 'How many messages of its channel are due and come before it, 1000 if it is more; NULL unless it is due.';
-COMMENT ON COLUMN "lonny".message_explanation.num_lanes_ahead IS 'How many other channels have a message and their turn before its channel, 100 if it is more; NULL unless it is READY.';
+COMMENT ON COLUMN "lonny".message_explanation.num_ahead IS 'How many messages of its channel are due and come before it, 100 if it is more; NULL unless it is due.';
+COMMENT ON COLUMN "lonny".message_explanation.num_lanes_ahead IS 'How many other channels have a message and their turn before its channel, 20 if it is more (of those in which nothing is ready yet five are looked at); NULL unless it is READY.';
 
 CREATE TYPE "lonny".channel_explanation AS (
   channel             text,
@@ -401,15 +401,15 @@ COMMENT ON COLUMN "lonny".channel_explanation.channel IS 'The channel.';
 COMMENT ON COLUMN "lonny".channel_explanation.reason IS 'In one word: EMPTY, LOCKED, DELAYED, PAUSED, INTERVAL, AT_LIMIT or READY.';
 COMMENT ON COLUMN "lonny".channel_explanation.explanation IS 'In a sentence.';
 COMMENT ON COLUMN "lonny".channel_explanation.available_in_ms IS 'Milliseconds until a message of it can be had: 0 if it is READY, NULL if nothing known will bring one.';
-COMMENT ON COLUMN "lonny".channel_explanation.num_available IS 'How many of its messages can be had now, 1000 if it is more.';
-COMMENT ON COLUMN "lonny".channel_explanation.num_lanes_ahead IS 'How many other channels have a message and their turn before it, 100 if it is more; NULL unless it is READY.';
-COMMENT ON COLUMN "lonny".channel_explanation.num_locked IS 'How many of its messages are locked, and their lock is not over; 1000 if it is more.';
+COMMENT ON COLUMN "lonny".channel_explanation.num_available IS 'How many of its messages can be had now, 100 if it is more.';
+COMMENT ON COLUMN "lonny".channel_explanation.num_lanes_ahead IS 'How many other channels have a message and their turn before it, 20 if it is more (of those in which nothing is ready yet five are looked at); NULL unless it is READY.';
+COMMENT ON COLUMN "lonny".channel_explanation.num_locked IS 'How many of its messages are locked, and their lock is not over; 100 if it is more.';
 COMMENT ON COLUMN "lonny".channel_explanation.locked_at IS 'When the one of these was locked that has been so for the longest time.';
 COMMENT ON COLUMN "lonny".channel_explanation.max_concurrency IS 'The limit that is in force.';
 COMMENT ON COLUMN "lonny".channel_explanation.release_interval_ms IS 'The interval that is in force, in milliseconds.';
 
 INSERT INTO "lonny".migration (version, name, checksum, package_version, is_breaking, applied_at)
-VALUES (1, 'initial', '830c24235ca0134cdb5960836ebf6dde6147fb7ea538c7a8e81c11c56a6471ab', '0.1.0', false, clock_timestamp());
+VALUES (1, 'initial', '112a99659b16e83eca15c6eb88121be067cac81d414fbf894b3f0c9049a32a9f', '0.1.0', false, clock_timestamp());
 DELETE FROM "lonny".object;
 
 
@@ -1723,19 +1723,15 @@ $function$;
 COMMENT ON FUNCTION "lonny"._retry_ms(boolean, timestamptz, timestamptz) IS
 'Milliseconds, rounded up, until the next delay, lock or timer ends that was not over at p_looked_at, or until p_release_at; 0 if that is over by now, at most 50 if p_is_busy, NULL if nothing is known.';
 
-CREATE OR REPLACE FUNCTION "lonny"._entries_read()
+CREATE OR REPLACE FUNCTION "lonny"._entries_read(p_index text)
 RETURNS bigint
 LANGUAGE sql VOLATILE
 AS $function$
-  -- No SET clause: with one it could not be inlined, and it is called twice a dequeue.
-  SELECT pg_catalog.pg_stat_get_xact_tuples_returned($regclass$"lonny".message_ready_idx$regclass$::pg_catalog.regclass)
-       + pg_catalog.pg_stat_get_xact_tuples_returned($regclass$"lonny".message_timer_idx$regclass$::pg_catalog.regclass)
-       + pg_catalog.pg_stat_get_xact_tuples_returned($regclass$"lonny".message_generation_idx$regclass$::pg_catalog.regclass)
-       + pg_catalog.pg_stat_get_xact_tuples_returned($regclass$"lonny".wake_due_idx$regclass$::pg_catalog.regclass)
-       + pg_catalog.pg_stat_get_xact_tuples_returned($regclass$"lonny".wake_generation_idx$regclass$::pg_catalog.regclass)
+  -- No SET clause: with one it could not be inlined, and it is called twice a dequeue. Without the index the queue is slow, but works.
+  SELECT COALESCE(pg_catalog.pg_stat_get_xact_tuples_returned(pg_catalog.to_regclass(p_index)), 0)
 $function$;
-COMMENT ON FUNCTION "lonny"._entries_read() IS
-'A counter of the index entries that this session''s searches for ready messages, ends and wakes have read, those of dead rows included. Only differences within a call mean anything. It stands still while track_counts is off.';
+COMMENT ON FUNCTION "lonny"._entries_read(text) IS
+'A counter of the entries of an index that this session''s searches have read, those of dead rows included. Only differences within a call mean anything. It stands still while track_counts is off.';
 
 CREATE OR REPLACE FUNCTION "lonny"._generations_are_walked(p_at timestamptz, p_late interval)
 RETURNS boolean
@@ -1782,7 +1778,8 @@ BEGIN
     PERFORM setval($regclass$"lonny".generation$regclass$, v_generation);
   END IF;
 
-  v_num_read := - "lonny"._entries_read();
+  v_num_read := - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
+                - "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$);
   SELECT count(*) AS num, array_agg(x.id) FILTER (WHERE (x.generation BETWEEN v_generation / 2 AND (v_generation + 1) / 2) IS NOT TRUE) AS stale INTO v_messages
     FROM (SELECT m.id, m.generation FROM "lonny".message m
            WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT c_few) x;
@@ -1791,7 +1788,8 @@ BEGIN
            WHERE w.at IS NULL ORDER BY w.lane LIMIT c_few) x;
   v_due_at := LEAST((SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1),
                     (SELECT w.at FROM "lonny".wake w WHERE w.at <= v_began_at ORDER BY w.at LIMIT 1), v_began_at);
-  v_num_read := v_num_read + "lonny"._entries_read() - v_messages.num - v_wakes.num;
+  v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
+                + "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$) - v_messages.num;
   PERFORM setval($regclass$"lonny".timer_mark$regclass$, "lonny"._microseconds(v_due_at - c_margin));
 
   IF v_num_read < c_few_dead THEN
@@ -1889,7 +1887,7 @@ BEGIN
     v_served := COALESCE(pg_sequence_last_value($regclass$"lonny".rotation$regclass$), 0);
     v_mark_us := COALESCE(pg_sequence_last_value($regclass$"lonny".timer_mark$regclass$), 0);
     v_mark := timestamptz 'epoch' + v_mark_us * interval '1 us';
-    v_num_read := - "lonny"._entries_read();
+    v_num_read := - "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
     SELECT (SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at > v_mark AND m.timer_at <= v_now ORDER BY m.timer_at LIMIT 1) AS message_at,
            (SELECT w.at FROM "lonny".wake w WHERE w.at > v_mark AND w.at <= v_now ORDER BY w.at LIMIT 1) AS timer_at,
            (SELECT w.generation FROM "lonny".wake w WHERE w.at IS NULL AND w.generation >= v_generation / 2 AND w.generation <= (v_generation + 1) / 2
@@ -1899,9 +1897,9 @@ BEGIN
       INTO v_found;
     IF v_found.message_at IS NOT NULL OR v_found.timer_at IS NOT NULL OR v_found.wake_generation IS NOT NULL THEN
       EXIT WHEN NOT p_is_alone;
-      v_num_read := v_num_read + "lonny"._entries_read();
+      v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
       PERFORM "lonny"._tend(GREATEST(32, LEAST(p_max_messages, 1000)), v_found.message_at IS NOT NULL, v_found.timer_at IS NOT NULL, v_mark, v_generations);
-      v_num_read := v_num_read - "lonny"._entries_read();
+      v_num_read := v_num_read - "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
     ELSE
       EXIT WHEN v_found.message_generation IS NULL AND v_generation = v_last_seen;
     END IF;
@@ -1938,7 +1936,7 @@ BEGIN
     END IF;
     IF v_num_taken > 0 THEN
       -- The number is as we found it unless another was faster.
-      IF v_generation % 2 = 0 AND v_num_read + "lonny"._entries_read() > c_many + 8::bigint * p_max_messages
+      IF v_generation % 2 = 0 AND v_num_read + "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$) > c_many + 8::bigint * p_max_messages
          AND pg_sequence_last_value($regclass$"lonny".generation$regclass$) = v_generation THEN
         PERFORM setval($regclass$"lonny".generation$regclass$, v_generation + 1);
       END IF;
@@ -2035,7 +2033,7 @@ BEGIN
     END IF;
   END IF;
 
-  v_num_read := - "lonny"._entries_read();
+  v_num_read := - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
   SELECT EXISTS (SELECT FROM "lonny".message m WHERE m.timer_at <= v_now),
          EXISTS (SELECT FROM "lonny".wake w WHERE w.at <= v_now),
          EXISTS (SELECT FROM "lonny".wake w WHERE w.at IS NULL)
@@ -2047,9 +2045,9 @@ BEGIN
   END IF;
   v_is_alone := COALESCE(v_is_alone, false);
   IF v_is_alone AND v_is_due THEN
-    v_num_read := v_num_read + "lonny"._entries_read();
+    v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
     PERFORM "lonny"._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 1000)), v_has_messages, v_has_timers, '-infinity', NULL);
-    v_num_read := v_num_read - "lonny"._entries_read();
+    v_num_read := v_num_read - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
   END IF;
 
   -- Bounded, since others go on making work while this call looks for it.
@@ -2068,7 +2066,7 @@ BEGIN
         END IF;
       END IF;
       IF v_is_found THEN
-        IF NOT v_is_bloated AND v_num_read + "lonny"._entries_read() > c_many + 8::bigint * message_dequeue.max_messages THEN
+        IF NOT v_is_bloated AND v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$) > c_many + 8::bigint * message_dequeue.max_messages THEN
           -- Too much to step over: the next call is to find out whether an old snapshot is why.
           PERFORM setval($regclass$"lonny".generation_walk$regclass$, 1);
         END IF;
@@ -2497,34 +2495,32 @@ It binds every dequeue that begins after it is committed. Errors: 22004, 22023.'
 
 
 -- Why is it not delivered?
-CREATE OR REPLACE FUNCTION "lonny"._num_due(p_lane bigint, p_channel text, p_now timestamptz, p_before_at timestamptz, p_before_id bigint)
+CREATE OR REPLACE FUNCTION "lonny"._num_due(p_lane bigint, p_channel text, p_now timestamptz, p_before_at timestamptz, p_before_id bigint, p_most integer)
 RETURNS integer
 LANGUAGE plpgsql VOLATILE
 AS $function$
-DECLARE
-  c_most CONSTANT integer := 1000;
 BEGIN
   -- What is due is READY, or WAITING, or was, and its delay or lock is over. Without a channel there is no index of what waits.
-  RETURN LEAST(c_most, (
+  RETURN LEAST(p_most, (
     SELECT count(*)
       FROM ((SELECT FROM "lonny".message m
               WHERE m.status = 'READY' AND m.lane = p_lane AND (p_lane = 0 OR m.channel = p_channel)
-                AND (m.dequeue_at, m.id) < (p_before_at, p_before_id) LIMIT c_most)
+                AND (m.dequeue_at, m.id) < (p_before_at, p_before_id) LIMIT p_most)
             UNION ALL
             (SELECT FROM "lonny".message m
               WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel AND m.dequeue_at <= p_now
-                AND (m.dequeue_at, m.id) < (p_before_at, p_before_id) LIMIT c_most)
+                AND (m.dequeue_at, m.id) < (p_before_at, p_before_id) LIMIT p_most)
             UNION ALL
             (SELECT FROM "lonny".message m
               WHERE m.status = 'LOCKED' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel AND m.unlock_at <= p_now
-                AND (m.dequeue_at, m.id) < (p_before_at, p_before_id) LIMIT c_most)
+                AND (m.dequeue_at, m.id) < (p_before_at, p_before_id) LIMIT p_most)
             UNION ALL
-            (SELECT FROM (SELECT x.lane, x.dequeue_at, x.id FROM "lonny".message x WHERE p_lane = 0 AND x.timer_at <= p_now LIMIT c_most) m
+            (SELECT FROM (SELECT x.lane, x.dequeue_at, x.id FROM "lonny".message x WHERE p_lane = 0 AND x.timer_at <= p_now LIMIT p_most) m
               WHERE m.lane = 0 AND (m.dequeue_at, m.id) < (p_before_at, p_before_id))) d));
 END
 $function$;
-COMMENT ON FUNCTION "lonny"._num_due(bigint, text, timestamptz, timestamptz, bigint) IS
-'How many messages of a channel are due at p_now and not locked, and sort before (p_before_at, p_before_id); 1000 if it is more.';
+COMMENT ON FUNCTION "lonny"._num_due(bigint, text, timestamptz, timestamptz, bigint, integer) IS
+'How many messages of a channel are due at p_now and not locked, and sort before (p_before_at, p_before_id); p_most if it is more.';
 
 CREATE OR REPLACE FUNCTION "lonny"._channel_outlook(
   p_lane bigint, p_channel text, p_now timestamptz,
@@ -2534,11 +2530,13 @@ LANGUAGE plpgsql VOLATILE
 AS $function$
 -- The same survey that decides in a dequeue, so that what is told is what will be done. It only reads.
 DECLARE
-  c_most   CONSTANT integer := 1000;
+  c_most   CONSTANT integer := 100;
+  -- Of locks that are over more are needed than are told of: each makes room.
+  c_over   CONSTANT integer := 1000;
   v_policy "lonny"._policy_in_force;
   v_survey record;
 BEGIN
-  num_allowed := c_most;
+  num_allowed := 2147483647;
   IF p_lane = 0 THEN
     RETURN;
   END IF;
@@ -2553,8 +2551,8 @@ BEGIN
   release_interval_ms := v_policy.release_interval_ms;
   v_survey := "lonny"._channel_survey(p_lane, v_policy, NULL, p_now, ARRAY (
     SELECT m.id FROM "lonny".message m
-     WHERE m.status = 'LOCKED' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel AND m.unlock_at <= p_now LIMIT c_most));
-  num_allowed := GREATEST(LEAST(v_survey.room + cardinality(v_survey.ready_ids) + cardinality(v_survey.over_ids), c_most), 0);
+     WHERE m.status = 'LOCKED' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel AND m.unlock_at <= p_now LIMIT c_over));
+  num_allowed := GREATEST(LEAST(v_survey.room + cardinality(v_survey.ready_ids) + cardinality(v_survey.over_ids), 2147483647), 0);
   IF release_interval_ms > 0 THEN
     release_at := v_survey.release_at;
     num_allowed := CASE WHEN release_at > p_now THEN 0 ELSE LEAST(num_allowed, 1) END;
@@ -2563,7 +2561,7 @@ END
 $function$;
 COMMENT ON FUNCTION "lonny"._channel_outlook(bigint, text, timestamptz) IS
 'How many messages of a channel its policy would let a dequeue have at p_now, if they are due, and what holds back the others.
-num_allowed: 1000 if it is more. num_locked, locked_at, unlock_at: how many are locked, since when, and until when the first of them; release_at: when the release interval ends.';
+num_locked, locked_at, unlock_at: how many are locked, 100 if it is more, since when, and until when the first of them; release_at: when the release interval ends.';
 
 CREATE OR REPLACE FUNCTION "lonny"._lanes_ahead(p_lane bigint, p_now timestamptz)
 RETURNS integer
@@ -2571,11 +2569,13 @@ LANGUAGE plpgsql VOLATILE
 AS $function$
 -- The lanes that a dequeue would come to: those with something ready, and those with something due, of which it would look which may be had.
 DECLARE
-  c_most   CONSTANT integer := 100;
+  c_most   CONSTANT integer := 20;
+  c_due    CONSTANT integer := 5;
   v_served bigint := COALESCE(pg_sequence_last_value($regclass$"lonny".rotation$regclass$), 0);
   v_count  integer := 0;
   v_turn   record;
   v_lane   bigint;
+  v_looks  integer := 0;
 BEGIN
   FOR v_turn IN
     SELECT t.lane, t.channel, bool_or(t.is_ready) AS is_ready
@@ -2586,28 +2586,31 @@ BEGIN
                    SELECT m.lane, m.channel, m.policy_id FROM "lonny".message m
                     WHERE m.status = 'READY' AND m.lane = n.lane ORDER BY m.dequeue_at, m.id LIMIT 1) f
             UNION ALL
-            (SELECT w.lane, w.channel, false FROM "lonny"._wakes_next(v_served, v_served, c_most) w)
+            (SELECT w.lane, w.channel, false FROM "lonny"._wakes_next(v_served, v_served, c_due) w)
             UNION ALL
-            (SELECT m.lane, m.channel, false FROM "lonny".message m WHERE m.timer_at <= p_now ORDER BY m.timer_at LIMIT c_most)
+            (SELECT m.lane, m.channel, false FROM "lonny".message m WHERE m.timer_at <= p_now ORDER BY m.timer_at LIMIT c_due)
             UNION ALL
-            (SELECT w.lane, w.channel, false FROM "lonny".wake w WHERE w.at <= p_now ORDER BY w.at LIMIT c_most)) t
+            (SELECT w.lane, w.channel, false FROM "lonny".wake w WHERE w.at <= p_now ORDER BY w.at LIMIT c_due)) t
      WHERE (t.lane <= v_served, t.lane) < (p_lane <= v_served, p_lane)
      GROUP BY t.lane, t.channel
      ORDER BY t.lane, 3 DESC
   LOOP
     CONTINUE WHEN v_turn.lane = v_lane;
-    IF v_turn.is_ready OR LEAST((SELECT o.num_allowed FROM "lonny"._channel_outlook(v_turn.lane, v_turn.channel, p_now) o),
-                                "lonny"._num_due(v_turn.lane, v_turn.channel, p_now, 'infinity', 0)) > 0 THEN
-      v_count := v_count + 1;
-      v_lane := v_turn.lane;
-      EXIT WHEN v_count = c_most;
+    IF NOT v_turn.is_ready THEN
+      v_looks := v_looks + 1;
+      CONTINUE WHEN v_looks > c_due
+                 OR (SELECT o.num_allowed FROM "lonny"._channel_outlook(v_turn.lane, v_turn.channel, p_now) o) = 0
+                 OR "lonny"._num_due(v_turn.lane, v_turn.channel, p_now, 'infinity', 0, 1) = 0;
     END IF;
+    v_count := v_count + 1;
+    v_lane := v_turn.lane;
+    EXIT WHEN v_count = c_most;
   END LOOP;
   RETURN v_count;
 END
 $function$;
 COMMENT ON FUNCTION "lonny"._lanes_ahead(bigint, timestamptz) IS
-'How many lanes have a message that can be had at p_now, and their turn before p_lane; 100 if it is more.';
+'How many lanes have a message that can be had at p_now, and their turn before p_lane; 20 if it is more, and of those in which nothing is ready yet five are looked at.';
 
 CREATE OR REPLACE FUNCTION "lonny".message_explain(id bigint)
 RETURNS "lonny".message_explanation
@@ -2619,10 +2622,12 @@ SET enable_bitmapscan = off
 AS $function$
 -- It only reads. What other transactions hold at this moment it does not know.
 DECLARE
+  c_most    CONSTANT integer := 100;
   v_now     timestamptz := "lonny"._clock();
   v_answer  "lonny".message_explanation;
   v_message record;
   v_outlook record;
+  v_is_first boolean;
   v_at      timestamptz := v_now;
 BEGIN
   IF message_explain.id IS NULL THEN
@@ -2647,9 +2652,13 @@ BEGIN
     v_at := v_message.dequeue_at;
     v_answer.explanation := format('It is due at %s.', v_message.dequeue_at);
   ELSE
-    v_answer.num_ahead := "lonny"._num_due(v_message.lane, v_message.channel, v_now, v_message.dequeue_at, message_explain.id);
     v_outlook := "lonny"._channel_outlook(v_message.lane, v_message.channel, v_now);
-    IF v_answer.num_ahead < v_outlook.num_allowed OR v_message.lane = 0 THEN
+    -- Where the limit is high it takes as many to know whether there is room.
+    v_answer.num_ahead := "lonny"._num_due(v_message.lane, v_message.channel, v_now, v_message.dequeue_at, message_explain.id,
+                                                CASE WHEN v_outlook.max_concurrency > c_most THEN v_outlook.max_concurrency ELSE c_most END);
+    v_is_first := v_answer.num_ahead < v_outlook.num_allowed;
+    v_answer.num_ahead := LEAST(v_answer.num_ahead, c_most);
+    IF v_is_first THEN
       v_answer.reason := 'READY';
       v_answer.num_lanes_ahead := "lonny"._lanes_ahead(v_message.lane, v_now);
       v_answer.explanation := format('It can be dequeued. Before it come %s of its channel, and the turns of %s other channels.', v_answer.num_ahead, v_answer.num_lanes_ahead);
@@ -2691,6 +2700,7 @@ SET enable_bitmapscan = off
 AS $function$
 -- It only reads. What other transactions hold at this moment it does not know.
 DECLARE
+  c_most    CONSTANT integer := 100;
   v_now     timestamptz := "lonny"._clock();
   v_lane    bigint;
   v_answer  "lonny".channel_explanation;
@@ -2705,7 +2715,7 @@ BEGIN
 
   v_lane := "lonny"._lane(channel_explain.channel);
   v_outlook := "lonny"._channel_outlook(v_lane, channel_explain.channel, v_now);
-  v_num_due := "lonny"._num_due(v_lane, channel_explain.channel, v_now, 'infinity', 0);
+  v_num_due := "lonny"._num_due(v_lane, channel_explain.channel, v_now, 'infinity', 0, c_most);
   v_answer.channel := channel_explain.channel;
   v_answer.num_available := LEAST(v_num_due, v_outlook.num_allowed);
   v_answer.num_locked := v_outlook.num_locked;
@@ -2768,13 +2778,17 @@ BEGIN
     FROM (SELECT c.relnamespace FROM pg_class c WHERE c.oid = $regclass$"lonny".message$regclass$::regclass) q
     JOIN pg_namespace n ON n.oid = q.relnamespace, (VALUES
       ('message', 'message_ready_idx', '(lane, dequeue_at, id) WHERE status = ''READY''', false),
+      ('message', 'message_generation_idx', '(generation, lane, dequeue_at, id) WHERE status = ''READY'' AND generation IS NOT NULL', false),
       ('message', 'message_waiting_idx', '(lane, dequeue_at, id) WHERE status = ''WAITING'' AND lane <> 0', false),
       ('message', 'message_locked_idx', '(lane) WHERE status = ''LOCKED'' AND lane <> 0', false),
       ('message', 'message_timer_idx', '(timer_at, id) WHERE timer_at IS NOT NULL', false),
       ('wake', 'wake_due_idx', '(lane) WHERE at IS NULL', false),
+      ('wake', 'wake_generation_idx', '(generation, lane) WHERE at IS NULL AND generation IS NOT NULL', false),
       ('wake', 'wake_timer_idx', '(at, lane) WHERE at IS NOT NULL', false),
       ('wake', 'wake_lane_idx', '(lane) WHERE at IS NOT NULL OR released_at IS NOT NULL', false),
       ('migration', 'migration_version_pkey', 'PRIMARY KEY (version)', true),
+      ('template', 'template_path_pkey', 'PRIMARY KEY (path)', true),
+      ('object', 'object_kind_name_part_pkey', 'PRIMARY KEY (kind, name, part)', true),
       ('message', 'message_id_pkey', 'PRIMARY KEY (id)', true),
       ('message', 'message_channel_check', 'CHECK ((channel IS NULL) = (lane = 0))', true),
       ('channel_policy', 'channel_policy_channel_id_pkey', 'PRIMARY KEY (channel, id)', true)
@@ -3097,7 +3111,7 @@ REVOKE ALL ON FUNCTION
   "lonny"._take_in_generations(integer, bigint, boolean),
   "lonny"._retry_ms(boolean, timestamptz, timestamptz),
   "lonny"._is_alone(text),
-  "lonny"._entries_read(),
+  "lonny"._entries_read(text),
   "lonny".message_dequeue(integer, bigint),
   "lonny"._place_freed(bigint, text),
   "lonny"._places_freed(bigint[], text[]),
@@ -3110,7 +3124,7 @@ REVOKE ALL ON FUNCTION
   "lonny"._policy_add(text, integer, bigint),
   "lonny".channel_policy_set(text, integer, bigint),
   "lonny".channel_policy_clear(text),
-  "lonny"._num_due(bigint, text, timestamptz, timestamptz, bigint),
+  "lonny"._num_due(bigint, text, timestamptz, timestamptz, bigint, integer),
   "lonny"._channel_outlook(bigint, text, timestamptz),
   "lonny"._lanes_ahead(bigint, timestamptz),
   "lonny".message_explain(bigint),
@@ -3149,13 +3163,13 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_take_in_turn.sql', '5591ac4e261e67c1d1fabc99382213dfdba6e804c1effd1d05f58e3ce835e855', '0.1.0', clock_timestamp()),
   ('functions/_take_many.sql', '62e1d5140f92a36b4434263edb8c3b21e51f4ef426a04ead2bfa646e73926cc3', '0.1.0', clock_timestamp()),
   ('functions/_retry_ms.sql', '6f6be5d0ece93337b8a08679f7256d92d367df0336ad75f3afa81488c7a10340', '0.1.0', clock_timestamp()),
-  ('functions/_entries_read.sql', 'ca2761c68149271c99a7ccd6b984b2ca48d083b743de5f2acfc7bc9816c4b2f7', '0.1.0', clock_timestamp()),
+  ('functions/_entries_read.sql', '32cb14bd2956e3f5ea2d2a57f8bbe5fbb5284986d8b1c0ace4835813c80e6257', '0.1.0', clock_timestamp()),
   ('functions/_generations_are_walked.sql', 'bc3fa01820d81793bae8cd77cb601d6d8a053098287ef839a5b689d36a9c8067', '0.1.0', clock_timestamp()),
-  ('functions/_generations_walk.sql', '43bb1ce46d315c19b87f58834ed6792aa8690eb03959094f8cf66b4af2f9862f', '0.1.0', clock_timestamp()),
+  ('functions/_generations_walk.sql', '59d46bbc36b196b967cdd8e1f87b0d48b3b12022c4f4ec0c52a1260d73398778', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', 'e7d042055874f92fa78bf56defb10f015c3d1f1ab4529904c9bac553d985d85a', '0.1.0', clock_timestamp()),
-  ('functions/_take_in_generations.sql', 'd2fae6263e4a9307a2503e7d08c9b52c9384356cbcbe73782aa6b8b615af29df', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_generations.sql', '1223f5bdd98dd4f5426c80e7cbe7e6565cce44fd108c78fb287553f01931b809', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
-  ('functions/message_dequeue.sql', '02b1b45e5dd902cd28b83b5481d4bad89abe1e465fc05c7519da3af37fbfa41f', '0.1.0', clock_timestamp()),
+  ('functions/message_dequeue.sql', '334ce2b583e5e43f7f13837512db2f7c11c1df92942810a943a0345c09cc6889', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '9138e096d82ec5dc6f4aefbc18b34a1c9ebc02d3394c3fb5e2417cca438dc1cb', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'a2f4a9de1d14e0124e56cf3c47ce7858dd6ee6f0b2e676a07769d751642b768f', '0.1.0', clock_timestamp()),
   ('functions/message_delete.sql', '1a548890b6e852739d7b13e7785979bc74d130cd10997af9146fbf58c6519366', '0.1.0', clock_timestamp()),
@@ -3167,16 +3181,16 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_policy_add.sql', 'a58f47f0662e45915e7c03ff4f45318db9b61c0707ea90258986e70f1118c9c6', '0.1.0', clock_timestamp()),
   ('functions/channel_policy_set.sql', '3ed6faacf350c033ae57065c36ab72b31d31ec1a742b8e6cb43c3a4cfcbfb290', '0.1.0', clock_timestamp()),
   ('functions/channel_policy_clear.sql', '22bf938115c75c1a44ab72594987b0c05f419e154c8f3b8e95f47a40a0b3cc1f', '0.1.0', clock_timestamp()),
-  ('functions/_num_due.sql', '47d2ca82256fdd6bce7f00674212246173e1144a8fe673c914826a5b01acb2fb', '0.1.0', clock_timestamp()),
-  ('functions/_channel_outlook.sql', 'e46a066402bd464eb5d0f1a285b0adffc6fc971d888674cf18c17fe66d4c5846', '0.1.0', clock_timestamp()),
-  ('functions/_lanes_ahead.sql', '1f8c5dcb945dd15abb4aa2d29fae59104468407588dd3caaa9d15f445838f83e', '0.1.0', clock_timestamp()),
-  ('functions/message_explain.sql', 'f0b593b6b6590a0e37943521ec220409ee9b2ba4255716830806315fec62ea01', '0.1.0', clock_timestamp()),
-  ('functions/channel_explain.sql', 'ec48ed8429b215e1e2d3e0e43f8b82e454b6abc17de88855bee58368b9fce56a', '0.1.0', clock_timestamp()),
-  ('functions/_schema_missing.sql', '1f0921d7761256de2cacd3dd0092ac16206d813a641f6cd9503656f0fe299f94', '0.1.0', clock_timestamp()),
+  ('functions/_num_due.sql', 'ea444c4c8e3199f7589499f87cb98cafcd11a2e0f1a90effe253a328820e39fd', '0.1.0', clock_timestamp()),
+  ('functions/_channel_outlook.sql', '391fc5dfdcd313551c995ccfa7b6d096d63b6c607b59309f74570d278a2df4f9', '0.1.0', clock_timestamp()),
+  ('functions/_lanes_ahead.sql', '0add6ad31150269dbdd4a7db4a71531b109edb0fbc1ead9d0f8c0679af67938c', '0.1.0', clock_timestamp()),
+  ('functions/message_explain.sql', '05fb1fcd58d8ba88557670cad20e39ef21f1c04cc2177b9157fcef507961bfcc', '0.1.0', clock_timestamp()),
+  ('functions/channel_explain.sql', '05bf738e8716831c3dccf74b1fc934311af32d01b98bd0235cbcf4e95685b051', '0.1.0', clock_timestamp()),
+  ('functions/_schema_missing.sql', '185518a97359a33c16e5b7f9eea36112a063185549f3953235eadfd13bdad539', '0.1.0', clock_timestamp()),
   ('functions/check.sql', '0199a26e79fc83f4649f84ea85efe139d4a88f927dacce19a1c028482395f4ce', '0.1.0', clock_timestamp()),
   ('functions/repair.sql', '6055056d57ad62020ec60cf530292c9d81ed4e7d7e981adc29e95e432fba29f9', '0.1.0', clock_timestamp()),
   ('functions/_objects.sql', '2b98a3decee16dbafec75b2642f0822dadb8420d39b7415bb75a5916ddf40b72', '0.1.0', clock_timestamp()),
-  ('grants.sql', '7f4473de740d255f53f3c636e14e1523b628a3e128bc40ba214822914c91c478', '0.1.0', clock_timestamp());
+  ('grants.sql', 'ea3da09274e21b820e642c2e93ab4ac2a23e343f13377d31f03273af6d9179c3', '0.1.0', clock_timestamp());
 
 DELETE FROM "lonny".object WHERE kind = 'function';
 INSERT INTO "lonny".object (kind, name, part, checksum)
