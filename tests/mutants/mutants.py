@@ -641,6 +641,7 @@ MUTANTS = [
         "check",
         "c.num_ready + c.num_locked > c.max_concurrency OR",
         "c.num_ready + c.num_locked > c.max_concurrency + 1 OR",
+        "test_check.py",
     ),
     Mutant(
         "repair-without-wake",
