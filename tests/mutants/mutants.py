@@ -657,7 +657,6 @@ MUTANTS = [
         "v_at := LEAST(v_next_at, v_outlook.unlock_at);",
         "v_at := v_next_at;",
     ),
-    # check, repair, message_explain, channel_explain
     Mutant(
         "check-one-too-many-is-well",
         "check: more are out than the policy allows",
