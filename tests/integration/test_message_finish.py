@@ -110,19 +110,21 @@ def test_a_late_worker_does_not_finish_what_is_being_redelivered(
 
 
 @pytest.mark.parametrize("finish", [DELETE, DELETE_MANY, DEFER], ids=["delete", "delete_many", "defer"])
-@pytest.mark.parametrize("limited", [False, True])
+@pytest.mark.parametrize("noticed", ["READY", "WAITING"])
 def test_a_late_worker_may_finish_what_a_dequeue_has_seen_expire_and_has_not_taken(
-    connect: Connect, finish: LiteralString, limited: bool
+    connect: Connect, finish: LiteralString, noticed: str
 ) -> None:
     worker = connect()
     stop_clock(worker)
-    if limited:
-        worker.execute("SELECT lonny.channel_policy_set('a', 1)")
     id_ = create(worker, lock_ms=100)
     assert worker.execute(DEQUEUE).fetchone() == (id_,)
+    # The dequeue that notices has another channel's message to take, for it is that one's turn.
+    worker.execute("SELECT lonny.message_create('b', 'x', 60000)")
+    if noticed == "WAITING":
+        worker.execute("SELECT lonny.channel_policy_set('a', 0)")
     move_clock(worker, 100)
-    worker.execute("SELECT lonny._tend(32, true, true, '-infinity', NULL)")
-    assert worker.execute("SELECT status FROM lonny.message").fetchone() == ("READY",)
+    assert worker.execute(DEQUEUE).fetchone() != (id_,)
+    assert worker.execute("SELECT status FROM lonny.message WHERE id = %s", [id_]).fetchone() == (noticed,)
     assert worker.execute(HEARTBEAT, [id_]).fetchone() == ("MESSAGE_STATE_INVALID",)
     ((answer,),) = worker.execute(finish, [id_]).fetchall()
     assert answer in ("MESSAGE_DELETED", "MESSAGE_DEFERRED")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -48,6 +49,7 @@ class Tree:
             if (_ROOT / name).exists():
                 (self._root / name).symlink_to(_ROOT / name)
         self._sound: set[str] = set()
+        self._unsound: set[str] = set()
 
     def killer(self, mutant: Mutant) -> str | None:
         """The first test that fails with the mutant and passes without it; None if no test does.
@@ -56,20 +58,18 @@ class Tree:
         """
         file = self._root / "sql" / "functions" / f"{mutant.function}.sql"
         original = mutant.original()
-        file.write_text(mutant.mutate(original), encoding="utf-8")
-        try:
+        while True:
+            file.write_text(mutant.mutate(original), encoding="utf-8")
             test = self._first_to_fail(mutant.test()) or self._first_to_fail("tests", "pgtap")
-        finally:
             file.write_text(original, encoding="utf-8")
-        if test is not None and test not in self._sound:
-            if self._first_to_fail(test):
-                raise RuntimeError(f"{test} fails without {mutant.id} too")
-            self._sound.add(test)
-        return test
+            if test is None or test in self._sound:
+                return test
+            (self._unsound if self._first_to_fail(test) else self._sound).add(test)
 
     def _first_to_fail(self, *tests: str) -> str | None:
         """The ID of it, or None."""
         options = ["--exitfirst", "--timeout=120", "--tb=short", "-p", "no:cacheprovider"]
+        options += [f"--deselect={test}" for test in self._unsound]
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *options, *_NOT_ASKED, *tests],
             cwd=self._root,
@@ -78,7 +78,7 @@ class Tree:
             text=True,
             check=False,
         )
-        if done.returncode == 0:
+        if done.returncode in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             return None
         if found := _FAILED.search(done.stdout):
             return found[1]

@@ -636,14 +636,6 @@ MUTANTS = [
         "AND NOT EXISTS (SELECT FROM {{ schema }}.wake w)",
     ),
     Mutant(
-        "check-one-more",
-        "check() returns a row where more is released than the policy allows",
-        "check",
-        "c.num_ready + c.num_locked > c.max_concurrency OR",
-        "c.num_ready + c.num_locked > c.max_concurrency + 1 OR",
-        "test_check.py",
-    ),
-    Mutant(
         "repair-without-wake",
         "repair() mends what check() found",
         "repair",
@@ -665,7 +657,6 @@ MUTANTS = [
         "v_at := LEAST(v_next_at, v_outlook.unlock_at);",
         "v_at := v_next_at;",
     ),
-    # check, repair, message_explain, channel_explain
     Mutant(
         "check-one-too-many-is-well",
         "check: more are out than the policy allows",
