@@ -667,14 +667,6 @@ MUTANTS = [
     ),
     # check, repair, message_explain, channel_explain
     Mutant(
-        "check-one-too-many-is-well",
-        "check: more are out than the policy allows",
-        "check",
-        "c.num_ready + c.num_locked > c.max_concurrency OR",
-        "c.num_ready + c.num_locked > c.max_concurrency + 1 OR",
-        "test_check.py",
-    ),
-    Mutant(
         "repair-leaves-the-lane",
         "repair: a message goes to the lane of its channel",
         "repair",
