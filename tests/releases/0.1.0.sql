@@ -2306,7 +2306,7 @@ BEGIN
                          OR m.lane <> 0 AND COALESCE((SELECT true FROM "lonny"._policy_in_force p WHERE p.channel = m.channel LIMIT 1), false)
                        THEN 'WAITING'::"lonny".message_status ELSE 'READY' END,
          policy_id = NULL, dequeue_at = v_at, unlock_at = NULL,
-         timer_at = CASE WHEN message_defer.delay_ms > 0 THEN v_at END,
+         generation = DEFAULT, timer_at = CASE WHEN message_defer.delay_ms > 0 THEN v_at END,
          state = COALESCE(message_defer.state, m.state)
    WHERE m.id = message_defer.id AND m.num_attempts = message_defer.num_attempts AND m.unlock_at IS NOT NULL
   RETURNING m.lane, m.channel, m.created_at INTO v_message;
@@ -3183,7 +3183,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_places_freed.sql', 'a2f4a9de1d14e0124e56cf3c47ce7858dd6ee6f0b2e676a07769d751642b768f', '0.1.0', clock_timestamp()),
   ('functions/message_delete.sql', '1a548890b6e852739d7b13e7785979bc74d130cd10997af9146fbf58c6519366', '0.1.0', clock_timestamp()),
   ('functions/message_delete_many.sql', 'b8df9e846306bb292f372796cfea9fcb2077e759bceb8b495b31928b1930e2bd', '0.1.0', clock_timestamp()),
-  ('functions/message_defer.sql', '237bb18f1e2762f0c12b6684e30f8995688631822b0eeb750a4d9f32e15b53e1', '0.1.0', clock_timestamp()),
+  ('functions/message_defer.sql', '74c50bc9e798166fe42d8e21be0a9ff9716dde1cd01ea15a21aae7473c1cc700', '0.1.0', clock_timestamp()),
   ('functions/message_heartbeat.sql', '358c8960feb621016818d7fa35d73ef8dd4a3b6793e5cbb947c498fb6264db59', '0.1.0', clock_timestamp()),
   ('functions/message_cancel.sql', '9cef9ca4d6b1ce7ff5c766ebeeaa6b9b5b2f4ce134bd772ca9e21a36846cc9d7', '0.1.0', clock_timestamp()),
   ('functions/message_status.sql', '0f329d25ec5470fe5ae91c2d3f1827d5017ae71ef6ed40f7aa018ff069a33929', '0.1.0', clock_timestamp()),
