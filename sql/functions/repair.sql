@@ -40,7 +40,7 @@ BEGIN
                                        WHERE x.channel = v_fault.channel AND x.lane <> v_lane FOR UPDATE SKIP LOCKED));
           GET DIAGNOSTICS v_count = ROW_COUNT;
         END IF;
-        INSERT INTO {{ schema }}.wake (lane, channel) SELECT v_lane, v_fault.channel WHERE v_lane <> 0;
+        INSERT INTO {{ schema }}.wake (lane, channel) SELECT v_lane, v_fault.channel WHERE v_fault.channel IS NOT NULL;
         v_fault.remedy := 'Moved to the lane of its channel.';
 
       WHEN 'POLICY_INCONSISTENT' THEN

@@ -2967,7 +2967,7 @@ BEGIN
                                        WHERE x.channel = v_fault.channel AND x.lane <> v_lane FOR UPDATE SKIP LOCKED));
           GET DIAGNOSTICS v_count = ROW_COUNT;
         END IF;
-        INSERT INTO "lonny".wake (lane, channel) SELECT v_lane, v_fault.channel WHERE v_lane <> 0;
+        INSERT INTO "lonny".wake (lane, channel) SELECT v_lane, v_fault.channel WHERE v_fault.channel IS NOT NULL;
         v_fault.remedy := 'Moved to the lane of its channel.';
 
       WHEN 'POLICY_INCONSISTENT' THEN
@@ -3197,7 +3197,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/channel_explain.sql', '05bf738e8716831c3dccf74b1fc934311af32d01b98bd0235cbcf4e95685b051', '0.1.0', clock_timestamp()),
   ('functions/_schema_missing.sql', '185518a97359a33c16e5b7f9eea36112a063185549f3953235eadfd13bdad539', '0.1.0', clock_timestamp()),
   ('functions/check.sql', '0199a26e79fc83f4649f84ea85efe139d4a88f927dacce19a1c028482395f4ce', '0.1.0', clock_timestamp()),
-  ('functions/repair.sql', '6055056d57ad62020ec60cf530292c9d81ed4e7d7e981adc29e95e432fba29f9', '0.1.0', clock_timestamp()),
+  ('functions/repair.sql', '07fb801bb2ddf600d2e98707b51663b1cf1af754af19397d454902a9f490c958', '0.1.0', clock_timestamp()),
   ('functions/_objects.sql', '2b98a3decee16dbafec75b2642f0822dadb8420d39b7415bb75a5916ddf40b72', '0.1.0', clock_timestamp()),
   ('grants.sql', 'ea3da09274e21b820e642c2e93ab4ac2a23e343f13377d31f03273af6d9179c3', '0.1.0', clock_timestamp());
 
