@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.queue import create, delete, dequeue, limit, move_clock, scalar, serve, stop_clock, work
+from tests.support.queue import (
+    create,
+    delete,
+    dequeue,
+    limit,
+    move_clock,
+    next_generation,
+    scalar,
+    serve,
+    stop_clock,
+    work,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -143,6 +154,18 @@ def test_a_lock_that_ends_and_a_delay_that_ends_are_noticed(connect: Connect, ch
         assert _generation(conn) > 0
 
 
+def test_a_lock_that_ends_has_its_turn_beside_others(connect: Connect) -> None:
+    conn = connect()
+    stop_clock(conn)
+    with _old_snapshot(connect):
+        _fill_with_dead_rows(conn)
+        (locked,) = create(conn, "a", lock_ms=100)
+        assert [message.id for message in dequeue(conn)] == [locked]
+        create(conn, "b", 10)
+        move_clock(conn, 100)
+        assert locked in [message.id for _ in range(2) for message in dequeue(conn)]
+
+
 def test_a_limit_and_the_order_are_kept(connect: Connect) -> None:
     conn = connect()
     stop_clock(conn)
@@ -174,9 +197,8 @@ def test_two_generations_have_turns_together(connect: Connect) -> None:
     with _old_snapshot(connect):
         _fill_with_dead_rows(conn)
         create(conn, "a", 20)
-        generation = _generation(conn)
-        assert generation % 2 == 0
-        conn.execute("SELECT setval('lonny.generation', %s)", [generation + 1])
+        next_generation(conn)
+        assert _generation(conn) % 2 == 1
         create(conn, "b", 20)
         create(conn, "a", 20)
         single = [dequeue(conn)[0].channel for _ in range(10)]

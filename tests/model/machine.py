@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 from psycopg import sql
 
 from tests.model.queue import LOOK_MS, Delivery, Model
-from tests.support.queue import empty, scalar
+from tests.support.queue import begin_generations, empty, next_generation, scalar
 
 if TYPE_CHECKING:
     from tests.support.sessions import Connection
@@ -45,18 +45,6 @@ SELECT e.id, e.reason, e.available_in_ms, e.num_ahead, e.num_lanes_ahead
 EXPLAIN_CHANNEL = """
 SELECT e.channel, e.num_available
   FROM unnest(%s::text[]) AS u (channel), LATERAL lonny.channel_explain(u.channel) e
-"""
-# As if an old snapshot were held: the search goes by generations, for the next minute of the queue's time.
-GENERATIONS = """
-SELECT setval('lonny.generation', 2 * (1 + GREATEST(pg_sequence_last_value('lonny.generation'), 0) / 2)),
-       setval('lonny.generation_walk', lonny._microseconds(lonny._clock() + '60 s')),
-       setval('lonny.timer_mark', 0);
-UPDATE lonny.message SET generation = DEFAULT WHERE status = 'READY';
-UPDATE lonny.wake SET generation = DEFAULT WHERE at IS NULL;
-"""
-NEXT_GENERATION = """
-SELECT setval('lonny.generation', g + 1)
-  FROM pg_sequence_last_value('lonny.generation') AS g WHERE g > 0 AND g % 2 = 0
 """
 RESET = "UPDATE public.clock SET at = %s"
 MOVE = "UPDATE public.clock SET at = at + %s * interval '1 microsecond'"
@@ -320,11 +308,11 @@ class GenerationMachine(QueueMachine):
 
     @rule()
     def begin_generations(self) -> None:
-        self.conn.execute(GENERATIONS)
+        begin_generations(self.conn)
 
     @rule()
     def next_generation(self) -> None:
-        self.conn.execute(NEXT_GENERATION)
+        next_generation(self.conn)
 
 
 class TransactionMachine(QueueMachine):

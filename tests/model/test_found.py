@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.model.machine import GENERATIONS, NEXT_GENERATION
-from tests.support.queue import create, dequeue, move_clock, scalar, stop_clock
+from tests.support.queue import (
+    begin_generations,
+    create,
+    dequeue,
+    move_clock,
+    next_generation,
+    scalar,
+    stop_clock,
+)
 
 if TYPE_CHECKING:
     from tests.conftest import Connect
@@ -22,7 +29,7 @@ def test_after_a_batch_in_generations_the_turn_is_that_of_the_next_lane(connect:
     for name in names:
         create(conn, name, 2)
     create(conn, None, 2)
-    conn.execute(GENERATIONS)
+    begin_generations(conn)
     turns = len(names) + 1
     first = [message.channel for message in dequeue(conn, turns)]
     assert len(set(first)) == turns
@@ -36,9 +43,20 @@ def test_an_earlier_message_of_the_younger_generation_goes_first(connect: Connec
     conn = connect()
     stop_clock(conn)
     late = create(conn, "a", 3)
-    conn.execute(GENERATIONS)
-    conn.execute(NEXT_GENERATION)
+    begin_generations(conn)
+    next_generation(conn)
     (early,) = create(conn, "a", delay_ms=-50)
     move_clock(conn, 1000)
     taken = [message.id for _ in range(3 // max_messages) for message in dequeue(conn, max_messages)]
     assert taken == [early, *late[:2]]
+
+
+def test_what_is_deferred_without_a_delay_is_in_the_generation_in_use(connect: Connect) -> None:
+    """It was in none, and came after the others of its channel until the next walk."""
+    conn = connect()
+    stop_clock(conn)
+    ids = create(conn, "a", 4)
+    (first,) = dequeue(conn)
+    begin_generations(conn)
+    assert scalar(conn, "SELECT lonny.message_defer(%s, 1)", [first.id]) == "MESSAGE_DEFERRED"
+    assert [message.id for _ in ids for message in dequeue(conn)] == ids

@@ -35,6 +35,17 @@ SELECT id FROM lonny.message_create_many(
 ) AS id
 """
 _DEQUEUE = "SELECT id, channel, num_attempts, retry_ms FROM lonny.message_dequeue({})"
+_GENERATIONS = """
+SELECT setval('lonny.generation', 2 * (1 + GREATEST(pg_sequence_last_value('lonny.generation'), 0) / 2)),
+       setval('lonny.generation_walk', lonny._microseconds(lonny._clock() + '60 s')),
+       setval('lonny.timer_mark', 0);
+UPDATE lonny.message SET generation = DEFAULT WHERE status = 'READY';
+UPDATE lonny.wake SET generation = DEFAULT WHERE at IS NULL;
+"""
+_NEXT_GENERATION = """
+SELECT setval('lonny.generation', g + 1)
+  FROM pg_sequence_last_value('lonny.generation') AS g WHERE g > 0 AND g % 2 = 0
+"""
 
 
 class Taken(NamedTuple):
@@ -58,6 +69,16 @@ def move_clock(conn: Connection, ms: float) -> None:
 def empty(conn: Connection) -> None:
     """Make the queue as it was when it was installed, but for its clock."""
     conn.execute(_EMPTY)
+
+
+def begin_generations(conn: Connection) -> None:
+    """As if an old snapshot were held: for the next minute of its time the queue searches by generations."""
+    conn.execute(_GENERATIONS)
+
+
+def next_generation(conn: Connection) -> None:
+    """As if the generation in use had gathered many dead rows, unless there are two already."""
+    conn.execute(_NEXT_GENERATION)
 
 
 def scalar(conn: Connection, query: Any, params: Any = None) -> Any:
