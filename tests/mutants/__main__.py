@@ -34,7 +34,7 @@ _HEAD = """\
 
 Does a test fail when the SQL is wrong? Each line below is a small edit of the SQL, and a test of `make test`
 that fails with it and passes without. The edits are in [mutants.py](mutants.py). This page is written by
-`make mutants`, which tries them one after the other (`make mutants ARGS="--only ID"`: one, whose line is renewed).
+`make mutants`, which tries all of them (`make mutants ARGS="--only ID"`: one, whose line is renewed).
 
 | mutant | what it breaks | where | killed by |
 |---|---|---|---|
