@@ -387,7 +387,7 @@ def _transaction(conn: _Connection) -> Generator[_Cursor]:
 def _run(cur: _Cursor, text: str) -> None:
     """Run rendered SQL, which may be many statements."""
     try:
-        cur.execute(_trusted(text))
+        cur.execute(_trusted(text), prepare=False)  # they are many, and the connection may prepare everything
     except psycopg.Error as error:
         raise _refusal(error) from error
 

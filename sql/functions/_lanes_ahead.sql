@@ -6,6 +6,7 @@ AS $function$
 DECLARE
   c_most   CONSTANT integer := 20;
   c_due    CONSTANT integer := 5;
+  c_timers CONSTANT integer := 300;
   v_served bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
   v_count  integer := 0;
   v_turn   record;
@@ -21,11 +22,11 @@ BEGIN
                    SELECT m.lane, m.channel, m.policy_id FROM {{ schema }}.message m
                     WHERE m.status = 'READY' AND m.lane = n.lane ORDER BY m.dequeue_at, m.id LIMIT 1) f
             UNION ALL
-            (SELECT w.lane, w.channel, false FROM {{ schema }}._wakes_next(v_served, v_served, c_due) w)
+            (SELECT w.lane, w.channel, false FROM {{ schema }}._wakes_next(v_served, v_served, c_most) w)
             UNION ALL
-            (SELECT m.lane, m.channel, false FROM {{ schema }}.message m WHERE m.timer_at <= p_now ORDER BY m.timer_at LIMIT c_due)
+            (SELECT m.lane, m.channel, false FROM {{ schema }}.message m WHERE m.timer_at <= p_now ORDER BY m.timer_at LIMIT c_timers)
             UNION ALL
-            (SELECT w.lane, w.channel, false FROM {{ schema }}.wake w WHERE w.at <= p_now ORDER BY w.at LIMIT c_due)) t
+            (SELECT w.lane, w.channel, false FROM {{ schema }}.wake w WHERE w.at <= p_now ORDER BY w.at LIMIT c_timers)) t
      WHERE (t.lane <= v_served, t.lane) < (p_lane <= v_served, p_lane)
      GROUP BY t.lane, t.channel
      ORDER BY t.lane, 3 DESC

@@ -3,7 +3,8 @@ RETURNS integer
 LANGUAGE plpgsql VOLATILE
 AS $function$
 BEGIN
-  -- What is due is READY, or WAITING, or was, and its delay or lock is over. Without a channel there is no index of what waits.
+  -- What is due is READY, or WAITING, or was, and its delay or lock is over. Without a channel there is no index of what waits: then of
+  -- all that is over a thousand are looked at.
   RETURN LEAST(p_most, (
     SELECT count(*)
       FROM ((SELECT FROM {{ schema }}.message m
@@ -18,7 +19,7 @@ BEGIN
               WHERE m.status = 'LOCKED' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel AND m.unlock_at <= p_now
                 AND (m.dequeue_at, m.id) < (p_before_at, p_before_id) LIMIT p_most)
             UNION ALL
-            (SELECT FROM (SELECT x.lane, x.dequeue_at, x.id FROM {{ schema }}.message x WHERE p_lane = 0 AND x.timer_at <= p_now LIMIT p_most) m
+            (SELECT FROM (SELECT x.lane, x.dequeue_at, x.id FROM {{ schema }}.message x WHERE p_lane = 0 AND x.timer_at <= p_now ORDER BY x.timer_at LIMIT 1000) m
               WHERE m.lane = 0 AND (m.dequeue_at, m.id) < (p_before_at, p_before_id))) d));
 END
 $function$;

@@ -75,10 +75,15 @@ BEGIN
       GET DIAGNOSTICS v_num_taken = ROW_COUNT;
     ELSE
       IF v_generations[1] < v_generations[2] THEN
-        -- Whose turn is it? The other one comes second, in case that what we see is in another's hands.
-        SELECT array_agg(g.generation ORDER BY n.lane <= v_served, n.lane, g.generation) INTO v_generations
-          FROM unnest(v_generations) AS g (generation)
-               LEFT JOIN LATERAL {{ schema }}._lanes_next(v_served, 1, ARRAY[g.generation]) AS n (lane) ON true;
+        -- Whose turn is it, and of the same lane, which comes first? The other one is second, in case that what we see is in another's hands.
+        SELECT array_agg(g.generation ORDER BY f.lane <= v_served, f.lane, f.dequeue_at, f.id, g.generation) INTO v_generations
+          FROM unnest(v_generations) AS g (generation) LEFT JOIN LATERAL (
+               SELECT n.lane, x.dequeue_at, x.id
+                 FROM {{ schema }}._lanes_next(v_served, 1, ARRAY[g.generation]) AS n (lane), LATERAL (
+                      SELECT m.dequeue_at, m.id FROM {{ schema }}.message m
+                       WHERE m.status = 'READY' AND (m.generation, m.lane) >= (g.generation, n.lane)
+                         AND (m.generation, m.lane) <= (g.generation, n.lane) AND m.generation <= g.generation
+                       ORDER BY m.generation, m.lane, m.dequeue_at, m.id LIMIT 1) x) f ON true;
       END IF;
       v_id := COALESCE({{ schema }}._message_hold(v_served, v_generations[1]), {{ schema }}._message_hold(v_served, v_generations[2]));
       IF v_id IS NOT NULL THEN

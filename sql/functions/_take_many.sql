@@ -56,8 +56,8 @@ BEGIN
       SELECT array_agg(h.id) AS ids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(h.lane) AS lanes,
              array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(h.lane <> 0) AS are_named
         INTO v_held
-        FROM (SELECT x.*, t.lane, t.share, row_number() OVER (PARTITION BY t.lane ORDER BY x.dequeue_at, x.id) AS position
-                FROM (SELECT u.lane, v_share + CASE WHEN u.position <= v_num_more THEN 1 ELSE 0 END AS share
+        FROM (SELECT x.*, t.lane, t.turn, t.share, row_number() OVER (PARTITION BY t.lane ORDER BY x.dequeue_at, x.id) AS position
+                FROM (SELECT u.lane, u.position AS turn, v_share + CASE WHEN u.position <= v_num_more THEN 1 ELSE 0 END AS share
                         FROM unnest(v_lanes) WITH ORDINALITY AS u (lane, position)) t, unnest(p_generations) AS g (generation), LATERAL (
                      SELECT m.id, m.channel, m.policy_id, m.unlock_at, m.dequeue_at
                        FROM {{ schema }}.message m
@@ -67,7 +67,9 @@ BEGIN
                              OR COALESCE((SELECT p.cleared OR p.id IS NOT DISTINCT FROM m.policy_id
                                             FROM {{ schema }}.channel_policy p WHERE p.channel = m.channel ORDER BY p.id DESC LIMIT 1), true))
                       ORDER BY m.generation, m.lane, m.dequeue_at, m.id LIMIT t.share
-                        FOR NO KEY UPDATE SKIP LOCKED) x) h
+                        FOR NO KEY UPDATE SKIP LOCKED) x
+               -- In the order of turns, as below it is asked which came last; the window has sorted by lane.
+               ORDER BY t.turn) h
        WHERE h.position <= h.share;
     END IF;
     EXIT WHEN v_held.ids IS NULL;

@@ -27,7 +27,7 @@ BEGIN
                          OR m.lane <> 0 AND COALESCE((SELECT true FROM {{ schema }}._policy_in_force p WHERE p.channel = m.channel LIMIT 1), false)
                        THEN 'WAITING'::{{ schema }}.message_status ELSE 'READY' END,
          policy_id = NULL, dequeue_at = v_at, unlock_at = NULL,
-         timer_at = CASE WHEN message_defer.delay_ms > 0 THEN v_at END,
+         generation = DEFAULT, timer_at = CASE WHEN message_defer.delay_ms > 0 THEN v_at END,
          state = COALESCE(message_defer.state, m.state)
    WHERE m.id = message_defer.id AND m.num_attempts = message_defer.num_attempts AND m.unlock_at IS NOT NULL
   RETURNING m.lane, m.channel, m.created_at INTO v_message;

@@ -46,6 +46,18 @@ EXPLAIN_CHANNEL = """
 SELECT e.channel, e.num_available
   FROM unnest(%s::text[]) AS u (channel), LATERAL lonny.channel_explain(u.channel) e
 """
+# As if an old snapshot were held: the search goes by generations, for the next minute of the queue's time.
+GENERATIONS = """
+SELECT setval('lonny.generation', 2 * (1 + GREATEST(pg_sequence_last_value('lonny.generation'), 0) / 2)),
+       setval('lonny.generation_walk', lonny._microseconds(lonny._clock() + '60 s')),
+       setval('lonny.timer_mark', 0);
+UPDATE lonny.message SET generation = DEFAULT WHERE status = 'READY';
+UPDATE lonny.wake SET generation = DEFAULT WHERE at IS NULL;
+"""
+NEXT_GENERATION = """
+SELECT setval('lonny.generation', g + 1)
+  FROM pg_sequence_last_value('lonny.generation') AS g WHERE g > 0 AND g % 2 = 0
+"""
 RESET = "UPDATE public.clock SET at = %s"
 MOVE = "UPDATE public.clock SET at = at + %s * interval '1 microsecond'"
 
@@ -301,6 +313,18 @@ class QueueMachine(RuleBasedStateMachine):
             assert retry_ms > 0
             assert retry_ms in in_ms or retry_ms <= LOOK_MS
             assert useful_ms is None or retry_ms <= useful_ms
+
+
+class GenerationMachine(QueueMachine):
+    """Beside an old snapshot. What is promised is the same."""
+
+    @rule()
+    def begin_generations(self) -> None:
+        self.conn.execute(GENERATIONS)
+
+    @rule()
+    def next_generation(self) -> None:
+        self.conn.execute(NEXT_GENERATION)
 
 
 class TransactionMachine(QueueMachine):

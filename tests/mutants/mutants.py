@@ -658,14 +658,6 @@ MUTANTS = [
         "v_at := v_next_at;",
     ),
     Mutant(
-        "check-one-too-many-is-well",
-        "check: more are out than the policy allows",
-        "check",
-        "c.num_ready + c.num_locked > c.max_concurrency OR",
-        "c.num_ready + c.num_locked > c.max_concurrency + 1 OR",
-        "test_check.py",
-    ),
-    Mutant(
         "repair-leaves-the-lane",
         "repair: a message goes to the lane of its channel",
         "repair",

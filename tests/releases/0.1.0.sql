@@ -1629,8 +1629,8 @@ BEGIN
       SELECT array_agg(h.id) AS ids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(h.lane) AS lanes,
              array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(h.lane <> 0) AS are_named
         INTO v_held
-        FROM (SELECT x.*, t.lane, t.share, row_number() OVER (PARTITION BY t.lane ORDER BY x.dequeue_at, x.id) AS position
-                FROM (SELECT u.lane, v_share + CASE WHEN u.position <= v_num_more THEN 1 ELSE 0 END AS share
+        FROM (SELECT x.*, t.lane, t.turn, t.share, row_number() OVER (PARTITION BY t.lane ORDER BY x.dequeue_at, x.id) AS position
+                FROM (SELECT u.lane, u.position AS turn, v_share + CASE WHEN u.position <= v_num_more THEN 1 ELSE 0 END AS share
                         FROM unnest(v_lanes) WITH ORDINALITY AS u (lane, position)) t, unnest(p_generations) AS g (generation), LATERAL (
                      SELECT m.id, m.channel, m.policy_id, m.unlock_at, m.dequeue_at
                        FROM "lonny".message m
@@ -1640,7 +1640,9 @@ BEGIN
                              OR COALESCE((SELECT p.cleared OR p.id IS NOT DISTINCT FROM m.policy_id
                                             FROM "lonny".channel_policy p WHERE p.channel = m.channel ORDER BY p.id DESC LIMIT 1), true))
                       ORDER BY m.generation, m.lane, m.dequeue_at, m.id LIMIT t.share
-                        FOR NO KEY UPDATE SKIP LOCKED) x) h
+                        FOR NO KEY UPDATE SKIP LOCKED) x
+               -- In the order of turns, as below it is asked which came last; the window has sorted by lane.
+               ORDER BY t.turn) h
        WHERE h.position <= h.share;
     END IF;
     EXIT WHEN v_held.ids IS NULL;
@@ -1921,10 +1923,15 @@ BEGIN
       GET DIAGNOSTICS v_num_taken = ROW_COUNT;
     ELSE
       IF v_generations[1] < v_generations[2] THEN
-        -- Whose turn is it? The other one comes second, in case that what we see is in another's hands.
-        SELECT array_agg(g.generation ORDER BY n.lane <= v_served, n.lane, g.generation) INTO v_generations
-          FROM unnest(v_generations) AS g (generation)
-               LEFT JOIN LATERAL "lonny"._lanes_next(v_served, 1, ARRAY[g.generation]) AS n (lane) ON true;
+        -- Whose turn is it, and of the same lane, which comes first? The other one is second, in case that what we see is in another's hands.
+        SELECT array_agg(g.generation ORDER BY f.lane <= v_served, f.lane, f.dequeue_at, f.id, g.generation) INTO v_generations
+          FROM unnest(v_generations) AS g (generation) LEFT JOIN LATERAL (
+               SELECT n.lane, x.dequeue_at, x.id
+                 FROM "lonny"._lanes_next(v_served, 1, ARRAY[g.generation]) AS n (lane), LATERAL (
+                      SELECT m.dequeue_at, m.id FROM "lonny".message m
+                       WHERE m.status = 'READY' AND (m.generation, m.lane) >= (g.generation, n.lane)
+                         AND (m.generation, m.lane) <= (g.generation, n.lane) AND m.generation <= g.generation
+                       ORDER BY m.generation, m.lane, m.dequeue_at, m.id LIMIT 1) x) f ON true;
       END IF;
       v_id := COALESCE("lonny"._message_hold(v_served, v_generations[1]), "lonny"._message_hold(v_served, v_generations[2]));
       IF v_id IS NOT NULL THEN
@@ -2299,7 +2306,7 @@ BEGIN
                          OR m.lane <> 0 AND COALESCE((SELECT true FROM "lonny"._policy_in_force p WHERE p.channel = m.channel LIMIT 1), false)
                        THEN 'WAITING'::"lonny".message_status ELSE 'READY' END,
          policy_id = NULL, dequeue_at = v_at, unlock_at = NULL,
-         timer_at = CASE WHEN message_defer.delay_ms > 0 THEN v_at END,
+         generation = DEFAULT, timer_at = CASE WHEN message_defer.delay_ms > 0 THEN v_at END,
          state = COALESCE(message_defer.state, m.state)
    WHERE m.id = message_defer.id AND m.num_attempts = message_defer.num_attempts AND m.unlock_at IS NOT NULL
   RETURNING m.lane, m.channel, m.created_at INTO v_message;
@@ -2500,7 +2507,8 @@ RETURNS integer
 LANGUAGE plpgsql VOLATILE
 AS $function$
 BEGIN
-  -- What is due is READY, or WAITING, or was, and its delay or lock is over. Without a channel there is no index of what waits.
+  -- What is due is READY, or WAITING, or was, and its delay or lock is over. Without a channel there is no index of what waits: then of
+  -- all that is over a thousand are looked at.
   RETURN LEAST(p_most, (
     SELECT count(*)
       FROM ((SELECT FROM "lonny".message m
@@ -2515,7 +2523,7 @@ BEGIN
               WHERE m.status = 'LOCKED' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel AND m.unlock_at <= p_now
                 AND (m.dequeue_at, m.id) < (p_before_at, p_before_id) LIMIT p_most)
             UNION ALL
-            (SELECT FROM (SELECT x.lane, x.dequeue_at, x.id FROM "lonny".message x WHERE p_lane = 0 AND x.timer_at <= p_now LIMIT p_most) m
+            (SELECT FROM (SELECT x.lane, x.dequeue_at, x.id FROM "lonny".message x WHERE p_lane = 0 AND x.timer_at <= p_now ORDER BY x.timer_at LIMIT 1000) m
               WHERE m.lane = 0 AND (m.dequeue_at, m.id) < (p_before_at, p_before_id))) d));
 END
 $function$;
@@ -2571,6 +2579,7 @@ AS $function$
 DECLARE
   c_most   CONSTANT integer := 20;
   c_due    CONSTANT integer := 5;
+  c_timers CONSTANT integer := 300;
   v_served bigint := COALESCE(pg_sequence_last_value($regclass$"lonny".rotation$regclass$), 0);
   v_count  integer := 0;
   v_turn   record;
@@ -2586,11 +2595,11 @@ BEGIN
                    SELECT m.lane, m.channel, m.policy_id FROM "lonny".message m
                     WHERE m.status = 'READY' AND m.lane = n.lane ORDER BY m.dequeue_at, m.id LIMIT 1) f
             UNION ALL
-            (SELECT w.lane, w.channel, false FROM "lonny"._wakes_next(v_served, v_served, c_due) w)
+            (SELECT w.lane, w.channel, false FROM "lonny"._wakes_next(v_served, v_served, c_most) w)
             UNION ALL
-            (SELECT m.lane, m.channel, false FROM "lonny".message m WHERE m.timer_at <= p_now ORDER BY m.timer_at LIMIT c_due)
+            (SELECT m.lane, m.channel, false FROM "lonny".message m WHERE m.timer_at <= p_now ORDER BY m.timer_at LIMIT c_timers)
             UNION ALL
-            (SELECT w.lane, w.channel, false FROM "lonny".wake w WHERE w.at <= p_now ORDER BY w.at LIMIT c_due)) t
+            (SELECT w.lane, w.channel, false FROM "lonny".wake w WHERE w.at <= p_now ORDER BY w.at LIMIT c_timers)) t
      WHERE (t.lane <= v_served, t.lane) < (p_lane <= v_served, p_lane)
      GROUP BY t.lane, t.channel
      ORDER BY t.lane, 3 DESC
@@ -3161,29 +3170,29 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_turns_due.sql', '9eddc11510e2cbff77b873c709aa27fc4905b96d4912d543d0ebedcd8f87a16e', '0.1.0', clock_timestamp()),
   ('functions/_take_one.sql', '2ac2019093805f9b0c040344505e0d85b934dfc73011ab42aae288d041b305ad', '0.1.0', clock_timestamp()),
   ('functions/_take_in_turn.sql', '5591ac4e261e67c1d1fabc99382213dfdba6e804c1effd1d05f58e3ce835e855', '0.1.0', clock_timestamp()),
-  ('functions/_take_many.sql', '62e1d5140f92a36b4434263edb8c3b21e51f4ef426a04ead2bfa646e73926cc3', '0.1.0', clock_timestamp()),
+  ('functions/_take_many.sql', '1fb1defe8428bb4e3824cd8bc52b788c7a3a98abf73ffdf59836e7ea4b14069c', '0.1.0', clock_timestamp()),
   ('functions/_retry_ms.sql', '6f6be5d0ece93337b8a08679f7256d92d367df0336ad75f3afa81488c7a10340', '0.1.0', clock_timestamp()),
   ('functions/_entries_read.sql', '32cb14bd2956e3f5ea2d2a57f8bbe5fbb5284986d8b1c0ace4835813c80e6257', '0.1.0', clock_timestamp()),
   ('functions/_generations_are_walked.sql', 'bc3fa01820d81793bae8cd77cb601d6d8a053098287ef839a5b689d36a9c8067', '0.1.0', clock_timestamp()),
   ('functions/_generations_walk.sql', '59d46bbc36b196b967cdd8e1f87b0d48b3b12022c4f4ec0c52a1260d73398778', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', 'e7d042055874f92fa78bf56defb10f015c3d1f1ab4529904c9bac553d985d85a', '0.1.0', clock_timestamp()),
-  ('functions/_take_in_generations.sql', '1223f5bdd98dd4f5426c80e7cbe7e6565cce44fd108c78fb287553f01931b809', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_generations.sql', 'de935ed4acf7b0c398dd8235d1d00877e7b13e5f97d44caab42a89f206d85ae9', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
   ('functions/message_dequeue.sql', '334ce2b583e5e43f7f13837512db2f7c11c1df92942810a943a0345c09cc6889', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '9138e096d82ec5dc6f4aefbc18b34a1c9ebc02d3394c3fb5e2417cca438dc1cb', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'a2f4a9de1d14e0124e56cf3c47ce7858dd6ee6f0b2e676a07769d751642b768f', '0.1.0', clock_timestamp()),
   ('functions/message_delete.sql', '1a548890b6e852739d7b13e7785979bc74d130cd10997af9146fbf58c6519366', '0.1.0', clock_timestamp()),
   ('functions/message_delete_many.sql', 'b8df9e846306bb292f372796cfea9fcb2077e759bceb8b495b31928b1930e2bd', '0.1.0', clock_timestamp()),
-  ('functions/message_defer.sql', '237bb18f1e2762f0c12b6684e30f8995688631822b0eeb750a4d9f32e15b53e1', '0.1.0', clock_timestamp()),
+  ('functions/message_defer.sql', '74c50bc9e798166fe42d8e21be0a9ff9716dde1cd01ea15a21aae7473c1cc700', '0.1.0', clock_timestamp()),
   ('functions/message_heartbeat.sql', '358c8960feb621016818d7fa35d73ef8dd4a3b6793e5cbb947c498fb6264db59', '0.1.0', clock_timestamp()),
   ('functions/message_cancel.sql', '9cef9ca4d6b1ce7ff5c766ebeeaa6b9b5b2f4ce134bd772ca9e21a36846cc9d7', '0.1.0', clock_timestamp()),
   ('functions/message_status.sql', '0f329d25ec5470fe5ae91c2d3f1827d5017ae71ef6ed40f7aa018ff069a33929', '0.1.0', clock_timestamp()),
   ('functions/_policy_add.sql', 'a58f47f0662e45915e7c03ff4f45318db9b61c0707ea90258986e70f1118c9c6', '0.1.0', clock_timestamp()),
   ('functions/channel_policy_set.sql', '3ed6faacf350c033ae57065c36ab72b31d31ec1a742b8e6cb43c3a4cfcbfb290', '0.1.0', clock_timestamp()),
   ('functions/channel_policy_clear.sql', '22bf938115c75c1a44ab72594987b0c05f419e154c8f3b8e95f47a40a0b3cc1f', '0.1.0', clock_timestamp()),
-  ('functions/_num_due.sql', 'ea444c4c8e3199f7589499f87cb98cafcd11a2e0f1a90effe253a328820e39fd', '0.1.0', clock_timestamp()),
+  ('functions/_num_due.sql', 'cc9f1e4df6a7002adc69398916de41298b5bbeb3ac0722c820e5b0787d680d64', '0.1.0', clock_timestamp()),
   ('functions/_channel_outlook.sql', '391fc5dfdcd313551c995ccfa7b6d096d63b6c607b59309f74570d278a2df4f9', '0.1.0', clock_timestamp()),
-  ('functions/_lanes_ahead.sql', '0add6ad31150269dbdd4a7db4a71531b109edb0fbc1ead9d0f8c0679af67938c', '0.1.0', clock_timestamp()),
+  ('functions/_lanes_ahead.sql', '6825eb9d1e6f035f245324fd52184a920f89cf619155d8c8a0f6ed6af3aca0ec', '0.1.0', clock_timestamp()),
   ('functions/message_explain.sql', '05fb1fcd58d8ba88557670cad20e39ef21f1c04cc2177b9157fcef507961bfcc', '0.1.0', clock_timestamp()),
   ('functions/channel_explain.sql', '05bf738e8716831c3dccf74b1fc934311af32d01b98bd0235cbcf4e95685b051', '0.1.0', clock_timestamp()),
   ('functions/_schema_missing.sql', '185518a97359a33c16e5b7f9eea36112a063185549f3953235eadfd13bdad539', '0.1.0', clock_timestamp()),

@@ -25,6 +25,9 @@ _EMPTY = """
 TRUNCATE lonny.message, lonny.channel_policy, lonny.wake RESTART IDENTITY;
 ALTER SEQUENCE lonny.rotation RESTART;
 ALTER SEQUENCE lonny.wake_rotation RESTART;
+ALTER SEQUENCE lonny.generation RESTART;
+ALTER SEQUENCE lonny.generation_walk RESTART;
+ALTER SEQUENCE lonny.timer_mark RESTART;
 """
 _CREATE = """
 SELECT id FROM lonny.message_create_many(
