@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tests.mutants.mutants import MUTANTS, Mutant
 
 _ROOT = Path(__file__).parents[2]
-_TABLE = Path(__file__).with_name("README.md")
+TABLE = Path(__file__).with_name("README.md")
 _UNTOUCHED = shutil.ignore_patterns(".*", "__pycache__")
 # Of course these see every edit: they compare texts.
 _NOT_ASKED = (
@@ -34,9 +34,12 @@ _HEAD = """\
 
 Does a test fail when the SQL is wrong? Each line below is a small edit of the SQL, and a test of `make test`
 that fails with it and passes without. The edits are in [mutants.py](mutants.py). This page is written by
-`make mutants`, which tries all of them, one after the other (`make mutants ARGS="--only ID"`: one of them).
+`make mutants`, which tries all of them (`make mutants ARGS="--only ID"`: one, whose line is renewed).
 
+| mutant | what it breaks | where | killed by |
+|---|---|---|---|
 """
+_ROW = re.compile(r"^\| ([a-z0-9-]+) \| .* \|$", re.MULTILINE)
 
 
 class Tree:
@@ -86,14 +89,13 @@ class Tree:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Try the mutants; 0 if each was killed. Only a whole run writes the table."""
+    """Try the mutants; 0 if each was killed."""
     parser = argparse.ArgumentParser(prog="make mutants ARGS=...", description=__doc__)
     parser.add_argument("--only", metavar="ID", action="append", help="this one (may be given again)")
     only: list[str] = parser.parse_args(arguments).only or []
     if unknown := set(only) - {mutant.id for mutant in MUTANTS}:
         parser.error(f"no such mutant: {', '.join(sorted(unknown))}")
     chosen = [mutant for mutant in MUTANTS if not only or mutant.id in only]
-    rows: list[str] = []
     survived = 0
     console = Console(highlight=False, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -113,19 +115,20 @@ def main(arguments: Sequence[str]) -> int:
                 "[red]survived[/]" if killer is None else f"killed by {escape(killer)}",
                 f"({time.monotonic() - begun:.0f} s)",
             )
-            rows.append(_row(mutant, killer))
+            _write(mutant, killer)
             progress.advance(task)
-    summary = f"{len(chosen)} mutants, {len(chosen) - survived} killed."
-    console.print(summary)
-    if not only:
-        lines = ["| mutant | what it breaks | where | killed by |", "|---|---|---|---|", *rows]
-        _TABLE.write_text(_HEAD + summary + "\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    console.print(f"{len(chosen)} mutants, {len(chosen) - survived} killed.")
     return 1 if survived else 0
 
 
-def _row(mutant: Mutant, killer: str | None) -> str:
+def _write(mutant: Mutant, killer: str | None) -> None:
+    """Renew the mutant's line of the table."""
+    text = TABLE.read_text(encoding="utf-8") if TABLE.exists() else ""
+    rows = {row[1]: row[0] for row in _ROW.finditer(text)}
     test = f"`{killer.removeprefix('tests/')}`" if killer else "**nothing**"
-    return f"| {mutant.id} | {mutant.breaks} | {mutant.function} | {test} |"
+    rows[mutant.id] = f"| {mutant.id} | {mutant.breaks} | {mutant.function} | {test} |"
+    table = [rows[known.id] for known in MUTANTS if known.id in rows]
+    TABLE.write_text(_HEAD + "\n".join(table) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -636,6 +636,14 @@ MUTANTS = [
         "AND NOT EXISTS (SELECT FROM {{ schema }}.wake w)",
     ),
     Mutant(
+        "check-one-too-many-is-well",
+        "check: more are out than the policy allows",
+        "check",
+        "c.num_ready + c.num_locked > c.max_concurrency OR",
+        "c.num_ready + c.num_locked > c.max_concurrency + 1 OR",
+        "test_check.py",
+    ),
+    Mutant(
         "repair-without-wake",
         "repair() mends what check() found",
         "repair",

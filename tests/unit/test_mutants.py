@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pylonny.templates import find
+from tests.mutants.__main__ import TABLE
 from tests.mutants.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
@@ -28,3 +29,10 @@ def test_no_two_mutants_are_the_same() -> None:
 def test_every_public_function_has_a_mutant() -> None:
     functions = {path.stem for path in (find() / "functions").glob("[!_]*.sql")}
     assert functions <= {mutant.function for mutant in MUTANTS}
+
+
+def test_the_table_has_every_mutant_and_each_was_killed() -> None:
+    table = TABLE.read_text(encoding="utf-8")
+    for mutant in MUTANTS:
+        line = f"| {mutant.id} | {mutant.breaks} | {mutant.function} | `"
+        assert line in table, f'make mutants ARGS="--only {mutant.id}"'
