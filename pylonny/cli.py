@@ -372,7 +372,7 @@ def _install(options: argparse.Namespace) -> int:
             lock_timeout_ms=round(options.lock_timeout * 1000),
             attempts=options.attempts,
         )
-        place = f'schema "{done.schema}" of database "{conn.info.dbname}"'
+        place = _place(done.schema, conn.info.dbname)
     if done.newer is not None:
         print(_left(place, done.newer), file=sys.stderr)
         return 0
@@ -382,7 +382,7 @@ def _install(options: argparse.Namespace) -> int:
 
 
 def _print_plan(plan: Plan, database: str) -> None:
-    place = f'schema "{plan.schema}" of database "{database}"'
+    place = _place(plan.schema, database)
     if plan.newer is not None:
         print(_left(place, plan.newer))
         return
@@ -398,6 +398,10 @@ def _print_plan(plan: Plan, database: str) -> None:
         print("Nothing is new: functions and rights would be made anew.")
 
 
+def _place(schema: str, database: str) -> str:
+    return f'schema "{schema}" of database "{database}"'
+
+
 def _events(channel: str | None) -> str:
     return "no events" if channel is None else f'events on channel "{channel}"'
 
@@ -411,9 +415,8 @@ def _uninstall(options: argparse.Namespace) -> int:
 
     with _connected(options.dsn) as conn:
         if not options.yes:
-            if options.schema not in {found.schema for found in migrate.status(conn)}:
-                raise migrate.not_installed(options.schema)
-            place = f'schema "{options.schema}" of database "{conn.info.dbname}"'
+            migrate.check_installed(conn, options.schema)
+            place = _place(options.schema, conn.info.dbname)
             _confirm(f"Drop the queue in {place}, with all its messages?")
         done = migrate.uninstall(conn, options.schema)
     if done.dropped_schema:
@@ -455,8 +458,7 @@ def _check(options: argparse.Namespace) -> int:
         return [tuple(value or "" for value in row) for row in rows]
 
     with _connected(options.dsn) as conn:
-        if options.schema not in {found.schema for found in migrate.status(conn)}:
-            raise migrate.not_installed(options.schema)
+        migrate.check_installed(conn, options.schema)
         faults = call("repair" if options.repair else "check")
         left = call("check") if faults and options.repair else faults
     if faults:

@@ -29,6 +29,7 @@ from pylonny.templates import (
     DEFAULT_SCHEMA,
     LOCK_TIMEOUT_MS,
     SCHEMA_COMMENT,
+    SETTINGS,
     Template,
     Templates,
     quote_identifier,
@@ -235,7 +236,6 @@ def _plan(cur: _Cursor, templates: Templates, event_channel: str | Keep | None, 
             f" pylonny {newer or __version__}",
             "install the pylonny whose last migration that is",
         )
-    pending = [file for file in files if file.version is not None and file.version not in ledger]
     replaced = [
         file
         for file in files
@@ -244,7 +244,7 @@ def _plan(cur: _Cursor, templates: Templates, event_channel: str | Keep | None, 
     return Plan(
         schema,
         version,
-        () if newer else tuple(file.path for file in pending),
+        () if newer else _pending(files, ledger),
         () if newer else tuple(file.path for file in replaced),
         wanted,
         newer,
@@ -294,6 +294,13 @@ def created(files: Iterable[Template]) -> set[tuple[str, str]]:
     }
 
 
+def check_installed(conn: _Connection, schema: str) -> None:
+    """Raise InstallError if there is no queue in `schema`."""
+    with _transaction(conn) as cur:
+        if schema not in {name for name, _, _ in _find(cur)}:
+            raise not_installed(schema)
+
+
 def status(conn: _Connection, *, root: Path | None = None) -> list[Installation]:
     """Every queue that is installed in the database, in the order of the schemas' names.
 
@@ -320,7 +327,7 @@ def _installation(cur: _Cursor, files: list[Template], schema: str, owner: str) 
         max(ledger, default=None),
         max((row.package_version for row in [*ledger.values(), *applied.values()]), key=_order, default=None),
         _read_event_channel(cur, schema),
-        tuple(file.path for file in files if file.version is not None and file.version not in ledger),
+        _pending(files, ledger),
         tuple(_drift(cur, schema, files)),
     )
 
@@ -365,20 +372,17 @@ def _transaction(conn: _Connection) -> Generator[_Cursor]:
     try:
         # Not conn.cursor(): the connection may have factories for other cursors and other rows.
         with conn.transaction(), psycopg.Cursor(conn, row_factory=tuple_row) as cur:
-            settings = cur.execute(
-                "SELECT pg_catalog.current_setting('search_path'),"
-                " pg_catalog.current_setting('standard_conforming_strings'),"
-                " pg_catalog.current_setting('client_min_messages'),"
-                " pg_catalog.current_setting('lock_timeout')"
-            ).fetchone()
+            kept = cur.execute(
+                "SELECT n, pg_catalog.current_setting(n) FROM pg_catalog.unnest(%s::pg_catalog.text[]) AS n",
+                [list(SETTINGS)],
+            ).fetchall()
             cur.execute("SET LOCAL search_path = pg_catalog, pg_temp")
             yield cur
+            names, values = map(list, zip(*kept, strict=True))
             cur.execute(
-                "SELECT pg_catalog.set_config('search_path', %s, true),"
-                " pg_catalog.set_config('standard_conforming_strings', %s, true),"
-                " pg_catalog.set_config('client_min_messages', %s, true),"
-                " pg_catalog.set_config('lock_timeout', %s, true)",
-                settings,
+                "SELECT set_config(s.name, s.value, true)"
+                " FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
+                [names, values],
             )
     except psycopg.Error as error:
         raise _refusal(error) from error
@@ -469,6 +473,11 @@ def _read_ledger(cur: _Cursor, schema: str) -> dict[int, _Row]:
     query = sql.SQL("SELECT version, checksum, package_version, is_breaking FROM {} ORDER BY version")
     rows = cur.execute(query.format(sql.Identifier(schema, "migration"))).fetchall()
     return {version: _Row(*row) for version, *row in rows}
+
+
+def _pending(files: Iterable[Template], ledger: dict[int, _Row]) -> tuple[str, ...]:
+    """Paths of the migrations that are not in the ledger."""
+    return tuple(file.path for file in files if file.version is not None and file.version not in ledger)
 
 
 def _read_templates(cur: _Cursor, schema: str) -> dict[str, _Row]:

@@ -174,7 +174,7 @@ LOCK TABLE {{ schema }}.message IN ACCESS EXCLUSIVE MODE;
 """
 
 # Around an install in a transaction that goes on after it.
-_SETTINGS = "ARRAY['search_path', 'standard_conforming_strings', 'client_min_messages', 'lock_timeout']"
+SETTINGS = ("search_path", "standard_conforming_strings", "client_min_messages", "lock_timeout")
 _KEEP_SETTINGS = """\
 SELECT pg_catalog.set_config(pg_catalog.concat('pylonny.', n), pg_catalog.current_setting(n), true)
 FROM pg_catalog.unnest({{ settings }}) AS n;
@@ -382,8 +382,9 @@ class Templates:
 
     def statements(self, from_version: int | None = None) -> list[str]:
         """The statements of that, for a transaction of somebody else's, whose settings stay."""
+        settings = f"ARRAY[{', '.join(map(quote_literal, SETTINGS))}]"
         keep, restore = (
-            self._render(text, settings=_SETTINGS) for text in (_KEEP_SETTINGS, _RESTORE_SETTINGS)
+            self._render(text, settings=settings) for text in (_KEEP_SETTINGS, _RESTORE_SETTINGS)
         )
         return _split(f"{keep}\n{self._body(from_version)}\n{restore}")
 
