@@ -14,6 +14,8 @@
 {% include "functions/_raise_invalid.sql" %}
 
 -- Putting messages in
+{% include "functions/_is_alone.sql" %}
+{% include "functions/_channel_admits.sql" %}
 {% include "functions/message_create.sql" %}
 {% include "functions/message_create_many.sql" %}
 
@@ -41,7 +43,6 @@
 {% include "functions/_generations_walk.sql" %}
 {% include "functions/_message_hold.sql" %}
 {% include "functions/_take_in_generations.sql" %}
-{% include "functions/_is_alone.sql" %}
 {% include "functions/message_dequeue.sql" %}
 
 -- Finishing them

@@ -6,11 +6,14 @@ SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 AS $function$
--- Locks nothing that anyone else touches: it only inserts. Its transaction may stay open for an hour or roll back, and nobody notices.
+-- It only inserts. Its transaction may stay open for an hour or roll back, and nobody notices. One of its own may try for the mutex of a limited
+-- channel, to make the message ready there and then.
 DECLARE
   v_now        timestamptz := {{ schema }}._clock();
   v_lane       bigint := 0;
   v_is_limited boolean;
+  v_policy_id  bigint;
+  v_call_stack text;
   v_id         bigint;
 BEGIN
   IF octet_length(message_create.channel) NOT BETWEEN 1 AND 512 THEN
@@ -32,13 +35,19 @@ BEGIN
     SELECT NOT p.cleared INTO v_is_limited
       FROM {{ schema }}.channel_policy p WHERE p.channel = message_create.channel ORDER BY p.id DESC LIMIT 1;
     IF v_is_limited AND message_create.delay_ms <= 0 THEN
-      INSERT INTO {{ schema }}.wake (lane, channel) VALUES (v_lane, message_create.channel);
+      IF message_create.delay_ms = 0 AND pg_current_xact_id_if_assigned() IS NULL THEN
+        GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
+        v_policy_id := {{ schema }}._channel_admits(v_lane, message_create.channel, v_now, v_call_stack);
+      END IF;
+      IF v_policy_id IS NULL THEN
+        INSERT INTO {{ schema }}.wake (lane, channel) VALUES (v_lane, message_create.channel);
+      END IF;
     END IF;
   END IF;
-  INSERT INTO {{ schema }}.message AS m (lane, lock_ms, created_at, dequeue_at, timer_at, status, channel, content)
+  INSERT INTO {{ schema }}.message AS m (lane, lock_ms, created_at, dequeue_at, timer_at, policy_id, status, channel, content)
   VALUES (v_lane, message_create.lock_ms, v_now, v_now + message_create.delay_ms * interval '1 ms',
-          CASE WHEN message_create.delay_ms > 0 THEN v_now + message_create.delay_ms * interval '1 ms' END,
-          CASE WHEN message_create.delay_ms > 0 OR v_is_limited THEN 'WAITING'::{{ schema }}.message_status ELSE 'READY' END,
+          CASE WHEN message_create.delay_ms > 0 THEN v_now + message_create.delay_ms * interval '1 ms' END, v_policy_id,
+          CASE WHEN message_create.delay_ms > 0 OR v_is_limited AND v_policy_id IS NULL THEN 'WAITING'::{{ schema }}.message_status ELSE 'READY' END,
           message_create.channel, message_create.content)
   RETURNING m.id INTO v_id;
 

@@ -41,6 +41,38 @@ class Mutant:
 MUTANTS = [
     # message_create, message_create_many
     Mutant(
+        "admit-one-too-many",
+        "limits are exact: a create admits no more than the limit",
+        "_channel_admits",
+        "l.num + r.num < p.max_concurrency",
+        "l.num + r.num <= p.max_concurrency",
+        "test_admission.py",
+    ),
+    Mutant(
+        "admit-without-mutex",
+        "limits are exact: who admits has the channel to itself",
+        "_channel_admits",
+        "OR NOT pg_try_advisory_xact_lock(",
+        "OR NOT pg_try_advisory_xact_lock_shared(",
+        "test_admission.py",
+    ),
+    Mutant(
+        "admit-before-others",
+        "order in a channel: nothing is admitted before what waits",
+        "_channel_admits",
+        "COALESCE((SELECT m.dequeue_at <= p_now OR m.timer_at IS NULL",
+        "COALESCE((SELECT false",
+        "test_admission.py",
+    ),
+    Mutant(
+        "admit-when-open",
+        "nothing waits: a longer transaction holds up no channel",
+        "_channel_admits",
+        "NOT {{ schema }}._is_alone(p_call_stack)",
+        "false",
+        "test_admission.py",
+    ),
+    Mutant(
         "create-ignores-delay",
         "delay_ms says when a message is due",
         "message_create",

@@ -492,6 +492,69 @@ COMMENT ON FUNCTION "lonny"._raise_invalid(text, text, text) IS 'Refuses an argu
 
 
 -- Putting messages in
+CREATE OR REPLACE FUNCTION "lonny"._is_alone(p_call_stack text)
+RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- The server does not say whether a statement is a transaction of its own, but the times do. In a simple query the transaction begins with the
+-- statement. A prepared statement begins it with its portal, which pg_cursors shows with the time. BEGIN, or a statement before, begins it
+-- earlier (and may leave its own portal behind, if it was prepared); so does a statement that is parsed, bound and executed at once, which cannot be
+-- told from the former and counts as such.
+BEGIN
+  RETURN CASE
+    -- Called from a function, which may do anything afterwards.
+    WHEN p_call_stack LIKE '%' || chr(10) || '%' THEN false
+    -- Several statements in one simple query: the transaction ends with the last.
+    WHEN transaction_timestamp() = statement_timestamp() THEN position(';' IN rtrim(current_query(), E'; \t\r\n')) = 0
+    ELSE EXISTS (SELECT FROM pg_cursor() c WHERE c.name = '' AND c.statement = current_query() AND c.creation_time = transaction_timestamp())
+  END;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._is_alone(text) IS
+'Whether the statement under way is a transaction of its own, as far as can be told; if in doubt, false. p_call_stack is the caller''s PG_CONTEXT.
+To be asked before the transaction has written anything: one that has is not alone. Commands sent after it in one pipeline are not known.';
+
+CREATE OR REPLACE FUNCTION "lonny"._channel_admits(p_lane bigint, p_channel text, p_now timestamptz, p_call_stack text)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- For a create that is a transaction of its own and the only row of its statement: it ends at once, and the mutex with it. Any other leaves the decision
+-- to the dequeues (_channel_advance), as it would hold up the channel until it ends. So does one that finds others waiting: it could not be admitted,
+-- and the mutex is wanted by those who release. They also decide where it takes more than a count: with an interval, or foreign messages.
+--
+-- The mutex makes the count exact, as in _channel_advance: its holder sees all that earlier holders made ready.
+DECLARE
+  -- Of those that are out no more are counted: above this the dequeues decide, each for many messages.
+  c_most      CONSTANT integer := 200;
+  v_policy_id bigint;
+BEGIN
+  IF NOT "lonny"._is_alone(p_call_stack)
+     OR octet_length(current_query()) > 4096 OR current_query() !~* '^\s*select\M' OR current_query() ~* '\m(from|union|values)\M'
+     OR current_setting('transaction_isolation') <> 'read committed'
+     -- The first in the order tells, as in _place_freed.
+     OR COALESCE((SELECT m.dequeue_at <= p_now OR m.timer_at IS NULL FROM "lonny".message m
+                   WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
+                   ORDER BY m.dequeue_at, m.id LIMIT 1), false)
+     OR NOT pg_try_advisory_xact_lock($regclass$"lonny".wake$regclass$::regclass::oid::integer, hashint8(p_lane)) THEN
+    RETURN NULL;
+  END IF;
+  SELECT p.id INTO v_policy_id
+    FROM (SELECT x.id, x.cleared, LEAST(x.max_concurrency, c_most) AS max_concurrency, x.release_interval_ms
+            FROM "lonny".channel_policy x WHERE x.channel = p_channel ORDER BY x.id DESC LIMIT 1) p, LATERAL (
+         SELECT count(*) AS num
+           FROM (SELECT FROM "lonny".message m
+                  WHERE m.status = 'LOCKED' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel LIMIT p.max_concurrency) x) l, LATERAL (
+         SELECT count(*) AS num, COALESCE(bool_or(x.policy_id IS DISTINCT FROM p.id), false) AS has_foreign
+           FROM (SELECT m.policy_id FROM "lonny".message m
+                  WHERE m.status = 'READY' AND m.lane = p_lane AND m.channel = p_channel LIMIT p.max_concurrency) x) r
+   WHERE NOT p.cleared AND COALESCE(p.release_interval_ms, 0) = 0 AND l.num + r.num < p.max_concurrency AND NOT r.has_foreign;
+  RETURN v_policy_id;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._channel_admits(bigint, text, timestamptz, text) IS
+'The version of a limited channel''s policy that allows one message more to be ready at once; NULL if it does not, or if that is not for the caller to find out. p_now is the time, p_call_stack the caller''s PG_CONTEXT.
+To be asked before the transaction has written anything. If it is allowed the channel is the caller''s until its transaction ends.';
+
 CREATE OR REPLACE FUNCTION "lonny".message_create(channel text, content bytea, lock_ms bigint, delay_ms bigint DEFAULT 0)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
@@ -500,11 +563,14 @@ SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 AS $function$
--- Locks nothing that anyone else touches: it only inserts. Its transaction may stay open for an hour or roll back, and nobody notices.
+-- It only inserts. Its transaction may stay open for an hour or roll back, and nobody notices. One of its own may try for the mutex of a limited
+-- channel, to make the message ready there and then.
 DECLARE
   v_now        timestamptz := "lonny"._clock();
   v_lane       bigint := 0;
   v_is_limited boolean;
+  v_policy_id  bigint;
+  v_call_stack text;
   v_id         bigint;
 BEGIN
   IF octet_length(message_create.channel) NOT BETWEEN 1 AND 512 THEN
@@ -526,13 +592,19 @@ BEGIN
     SELECT NOT p.cleared INTO v_is_limited
       FROM "lonny".channel_policy p WHERE p.channel = message_create.channel ORDER BY p.id DESC LIMIT 1;
     IF v_is_limited AND message_create.delay_ms <= 0 THEN
-      INSERT INTO "lonny".wake (lane, channel) VALUES (v_lane, message_create.channel);
+      IF message_create.delay_ms = 0 AND pg_current_xact_id_if_assigned() IS NULL THEN
+        GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
+        v_policy_id := "lonny"._channel_admits(v_lane, message_create.channel, v_now, v_call_stack);
+      END IF;
+      IF v_policy_id IS NULL THEN
+        INSERT INTO "lonny".wake (lane, channel) VALUES (v_lane, message_create.channel);
+      END IF;
     END IF;
   END IF;
-  INSERT INTO "lonny".message AS m (lane, lock_ms, created_at, dequeue_at, timer_at, status, channel, content)
+  INSERT INTO "lonny".message AS m (lane, lock_ms, created_at, dequeue_at, timer_at, policy_id, status, channel, content)
   VALUES (v_lane, message_create.lock_ms, v_now, v_now + message_create.delay_ms * interval '1 ms',
-          CASE WHEN message_create.delay_ms > 0 THEN v_now + message_create.delay_ms * interval '1 ms' END,
-          CASE WHEN message_create.delay_ms > 0 OR v_is_limited THEN 'WAITING'::"lonny".message_status ELSE 'READY' END,
+          CASE WHEN message_create.delay_ms > 0 THEN v_now + message_create.delay_ms * interval '1 ms' END, v_policy_id,
+          CASE WHEN message_create.delay_ms > 0 OR v_is_limited AND v_policy_id IS NULL THEN 'WAITING'::"lonny".message_status ELSE 'READY' END,
           message_create.channel, message_create.content)
   RETURNING m.id INTO v_id;
 
@@ -1956,28 +2028,6 @@ COMMENT ON FUNCTION "lonny"._take_in_generations(integer, bigint, boolean) IS
 'What message_dequeue does beside an old snapshot: takes up to p_max_messages of those that are ready in the generations in use; no row if none is to be had there, or none is in use.
 p_lock_ms as of _take_one, p_is_alone as of _is_alone.';
 
-CREATE OR REPLACE FUNCTION "lonny"._is_alone(p_call_stack text)
-RETURNS boolean
-LANGUAGE plpgsql VOLATILE
-AS $function$
--- The server does not say whether a statement is a transaction of its own, but the times do. In a simple query the transaction begins with the
--- statement. A prepared statement begins it with its portal, which pg_cursors shows with the time. BEGIN, or a statement before, begins it
--- earlier (and may leave its own portal behind, if it was prepared); so does a statement that is parsed, bound and executed at once, which cannot be
--- told from the former and counts as such.
-BEGIN
-  RETURN CASE
-    -- Called from a function, which may do anything afterwards.
-    WHEN p_call_stack LIKE '%' || chr(10) || '%' THEN false
-    -- Several statements in one simple query: the transaction ends with the last.
-    WHEN transaction_timestamp() = statement_timestamp() THEN position(';' IN rtrim(current_query(), E'; \t\r\n')) = 0
-    ELSE EXISTS (SELECT FROM pg_cursor() c WHERE c.name = '' AND c.statement = current_query() AND c.creation_time = transaction_timestamp())
-  END;
-END
-$function$;
-COMMENT ON FUNCTION "lonny"._is_alone(text) IS
-'Whether the statement under way is a transaction of its own, as far as can be told; if in doubt, false. p_call_stack is the caller''s PG_CONTEXT.
-To be asked before the transaction has written anything: one that has is not alone. Commands sent after it in one pipeline are not known.';
-
 CREATE OR REPLACE FUNCTION "lonny".message_dequeue(max_messages integer DEFAULT 1, lock_ms bigint DEFAULT NULL)
 RETURNS SETOF "lonny".dequeued
 LANGUAGE plpgsql VOLATILE ROWS 10
@@ -3097,6 +3147,8 @@ REVOKE ALL ON FUNCTION
   "lonny"._event_channel(),
   "lonny"._event_notify(text, bigint, text, bigint),
   "lonny"._raise_invalid(text, text, text),
+  "lonny"._is_alone(text),
+  "lonny"._channel_admits(bigint, text, timestamptz, text),
   "lonny".message_create(text, bytea, bigint, bigint),
   "lonny".message_create_many(text[], bytea[], bigint[], bigint[]),
   "lonny"._channel_survey(bigint, "lonny"._policy_in_force, timestamptz, timestamptz, bigint[]),
@@ -3119,7 +3171,6 @@ REVOKE ALL ON FUNCTION
   "lonny"._message_hold(bigint, bigint),
   "lonny"._take_in_generations(integer, bigint, boolean),
   "lonny"._retry_ms(boolean, timestamptz, timestamptz),
-  "lonny"._is_alone(text),
   "lonny"._entries_read(text),
   "lonny".message_dequeue(integer, bigint),
   "lonny"._place_freed(bigint, text),
@@ -3154,7 +3205,9 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_event_channel.sql', '0e8a1a2cbfc0c31f5f090c5bdffe72471dff68562e87c92ddc8f4c0cade2506a', '0.1.0', clock_timestamp()),
   ('functions/_event_notify.sql', 'bbf2716f09cb8e55c9692bb8d812657631627a4331b3407f3e60925489c4dd2b', '0.1.0', clock_timestamp()),
   ('functions/_raise_invalid.sql', 'ba7e6ea088c81a4a30658d01c6bd1518993911596f0e08621b5faadf431044fb', '0.1.0', clock_timestamp()),
-  ('functions/message_create.sql', '10c3dc578b8484d7f1368d5e187bbcf0c1d49038eec17a0f1c9659865fdd0bb8', '0.1.0', clock_timestamp()),
+  ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
+  ('functions/_channel_admits.sql', 'e45a652c7c1dbae0216182f6ea4938dec9d4af85be13fba5223bbedd37f1e222', '0.1.0', clock_timestamp()),
+  ('functions/message_create.sql', 'd9913ad575dce3f6edff391a009286374d61e9f9b552073229838c32a50eabea', '0.1.0', clock_timestamp()),
   ('functions/message_create_many.sql', '006d7e502dc71c62c7eaa497da374986906b0bc2669e121a2b20a2564d1e04dc', '0.1.0', clock_timestamp()),
   ('functions/_channel_survey.sql', '4bb5bc0eca36a3dcb62c73d02548262c454e39084b594f5d9d626d1ce20293b2', '0.1.0', clock_timestamp()),
   ('functions/_timer_set.sql', '2936d9e8af9c5b017163739580a6798a621a14ac8b54b48c5ae1aecff9ac17a7', '0.1.0', clock_timestamp()),
@@ -3177,7 +3230,6 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_generations_walk.sql', '59d46bbc36b196b967cdd8e1f87b0d48b3b12022c4f4ec0c52a1260d73398778', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', 'e7d042055874f92fa78bf56defb10f015c3d1f1ab4529904c9bac553d985d85a', '0.1.0', clock_timestamp()),
   ('functions/_take_in_generations.sql', 'de935ed4acf7b0c398dd8235d1d00877e7b13e5f97d44caab42a89f206d85ae9', '0.1.0', clock_timestamp()),
-  ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
   ('functions/message_dequeue.sql', '334ce2b583e5e43f7f13837512db2f7c11c1df92942810a943a0345c09cc6889', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '9138e096d82ec5dc6f4aefbc18b34a1c9ebc02d3394c3fb5e2417cca438dc1cb', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'a2f4a9de1d14e0124e56cf3c47ce7858dd6ee6f0b2e676a07769d751642b768f', '0.1.0', clock_timestamp()),
@@ -3199,7 +3251,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/check.sql', '0199a26e79fc83f4649f84ea85efe139d4a88f927dacce19a1c028482395f4ce', '0.1.0', clock_timestamp()),
   ('functions/repair.sql', '07fb801bb2ddf600d2e98707b51663b1cf1af754af19397d454902a9f490c958', '0.1.0', clock_timestamp()),
   ('functions/_objects.sql', '2b98a3decee16dbafec75b2642f0822dadb8420d39b7415bb75a5916ddf40b72', '0.1.0', clock_timestamp()),
-  ('grants.sql', 'ea3da09274e21b820e642c2e93ab4ac2a23e343f13377d31f03273af6d9179c3', '0.1.0', clock_timestamp());
+  ('grants.sql', '727816583f1a002feb3965f6533f646923e2c2d29e190fc9af364cbd64b05ec4', '0.1.0', clock_timestamp());
 
 DELETE FROM "lonny".object WHERE kind = 'function';
 INSERT INTO "lonny".object (kind, name, part, checksum)
