@@ -23,7 +23,7 @@ from pylonny.errors import Error, InvalidNameError
 if TYPE_CHECKING:
     import psycopg
 
-    from pylonny.migrate import Installation, Plan
+    from pylonny.migrate import Installation, Installed, Plan
 
 PROG = "python -m pylonny"
 CANCEL_TIMEOUT = 5  # seconds
@@ -68,6 +68,7 @@ examples:
   {PROG} install                                into schema lonny of libpq's default database
   {PROG} install --event-channel lonny_events   with a NOTIFY there for every event
   {PROG} install --no-event-channel             without events again
+  {PROG} install --wake-channel lonny_wake      with a NOTIFY there for workers that sleep
   {PROG} install --dry-run --to 1               what would be done, if that leads to version 1"""
 
 _UNINSTALL = f"""\
@@ -110,13 +111,13 @@ _RENDER = """\
 Print the SQL of an install, as one transaction: to read, to review, or to run with psql or a migration
 tool. It needs no database, and leaves the same state as install. It is for a schema without a queue, or,
 with --from, for one whose last migration has that number (see status); in any other it fails and does
-nothing. An upgrade sets the event channel anew, so say which."""
+nothing. An upgrade sets the event channel and the wake channel anew, so say which."""
 
 _RENDER_EPILOG = f"""\
 examples:
   {PROG} render | less
   {PROG} render --schema jobs --event-channel jobs_events | psql --set ON_ERROR_STOP=1 app
-  {PROG} render --from 1 --no-event-channel     an upgrade"""
+  {PROG} render --from 1 --no-event-channel --no-wake-channel     an upgrade"""
 
 _BENCH = f"""\
 Measure how fast the queue is on your server, beside a bare table there that does no more than hand out rows.
@@ -201,17 +202,21 @@ def parser() -> _Parser:
         help="schema of the queue (default: %(default)s)",
     )
 
-    def events(default: str) -> _Parser:
-        events = _Parser(add_help=False)
-        choice = events.add_mutually_exclusive_group()
-        choice.add_argument(
-            "--event-channel",
-            metavar="CHANNEL",
-            type=_name("event channel"),
-            help=f"channel to NOTIFY of events (default: {default})",
-        )
-        choice.add_argument("--no-event-channel", action="store_true", help="no events")
-        return events
+    def notify(default: str) -> _Parser:
+        notify = _Parser(add_help=False)
+        for what, told, without in (
+            ("event", "of events", "no events"),
+            ("wake", "sleeping workers, seldom and without a payload", "wake nobody"),
+        ):
+            choice = notify.add_mutually_exclusive_group()
+            choice.add_argument(
+                f"--{what}-channel",
+                metavar="CHANNEL",
+                type=_name("notify channel"),
+                help=f"channel to NOTIFY {told} (default: {default})",
+            )
+            choice.add_argument(f"--no-{what}-channel", action="store_true", help=without)
+        return notify
 
     parser = _Parser(
         prog=PROG,
@@ -249,7 +254,7 @@ def parser() -> _Parser:
         _INSTALL_EPILOG,
         database,
         schema,
-        events("the one that is installed, else no events"),
+        notify("the one that is installed, else none"),
     )
     install.add_argument("--dry-run", action="store_true", help="only print what would be done")
     install.add_argument(
@@ -276,9 +281,7 @@ def parser() -> _Parser:
     status.add_argument("--schema", type=_name("schema"), help="only the queue in this schema")
     check = command(_check, "look whether all is well", _CHECK, _CHECK_EPILOG, database, schema)
     check.add_argument("--repair", action="store_true", help="mend what is found")
-    render = command(
-        _render, "print the SQL of an install", _RENDER, _RENDER_EPILOG, schema, events("no events")
-    )
+    render = command(_render, "print the SQL of an install", _RENDER, _RENDER_EPILOG, schema, notify("none"))
     render.add_argument(
         "--from",
         dest="from_version",
@@ -360,14 +363,17 @@ def _install(options: argparse.Namespace) -> int:
     from pylonny import migrate
 
     event_channel = None if options.no_event_channel else options.event_channel or migrate.KEEP
+    wake_channel = None if options.no_wake_channel else options.wake_channel or migrate.KEEP
     with _connected(options.dsn) as conn:
         if options.dry_run:
-            _print_plan(migrate.plan(conn, options.schema, event_channel, to=options.to), conn.info.dbname)
+            plan = migrate.plan(conn, options.schema, event_channel, to=options.to, wake_channel=wake_channel)
+            _print_plan(plan, conn.info.dbname)
             return 0
         done = migrate.install(
             conn,
             options.schema,
             event_channel,
+            wake_channel=wake_channel,
             to=options.to,
             lock_timeout_ms=round(options.lock_timeout * 1000),
             attempts=options.attempts,
@@ -377,7 +383,7 @@ def _install(options: argparse.Namespace) -> int:
         print(_left(place, done.newer), file=sys.stderr)
         return 0
     what = "Installed" if done.applied else "Up to date"
-    print(f"{what}: {place}, version {done.version}, {_events(done.event_channel)}.")
+    print(f"{what}: {place}, version {done.version}, {_notified(done)}.")
     return 0
 
 
@@ -387,7 +393,7 @@ def _print_plan(plan: Plan, database: str) -> None:
         print(_left(place, plan.newer))
         return
     before = "no queue yet" if plan.version is None else f"version {plan.version}"
-    print(f"{place}: {before}, {_events(plan.event_channel)} afterwards.")
+    print(f"{place}: {before}, {_notified(plan)} afterwards.")
     for path in plan.pending:
         print(f"  run      {path}")
     for path in plan.replaced:
@@ -402,8 +408,9 @@ def _place(schema: str, database: str) -> str:
     return f'schema "{schema}" of database "{database}"'
 
 
-def _events(channel: str | None) -> str:
-    return "no events" if channel is None else f'events on channel "{channel}"'
+def _notified(of: Installed | Plan) -> str:
+    events = "no events" if of.event_channel is None else f'events on channel "{of.event_channel}"'
+    return events if of.wake_channel is None else f'{events}, wake-ups on channel "{of.wake_channel}"'
 
 
 def _left(place: str, newer: str) -> str:
@@ -438,7 +445,11 @@ def _status(options: argparse.Namespace) -> int:
         if not found:
             print(f'No queue of pylonny in database "{conn.info.dbname}".')
             return 0
-    print(_table([("SCHEMA", "VERSION", "PYLONNY", "EVENT CHANNEL", "OWNER"), *map(_cells, found)]))
+    print(
+        _table(
+            [("SCHEMA", "VERSION", "PYLONNY", "EVENT CHANNEL", "WAKE CHANNEL", "OWNER"), *map(_cells, found)]
+        )
+    )
     for one in found:
         for path in one.pending:
             print(f"{_one_line(one.schema)}: pending: {path}")
@@ -473,11 +484,19 @@ def _check(options: argparse.Namespace) -> int:
 def _render(options: argparse.Namespace) -> int:
     from pylonny.templates import render_install
 
-    if options.from_version and options.event_channel is None and not options.no_event_channel:
-        raise UsageError(
-            "an upgrade sets the event channel anew", "give --event-channel CHANNEL or --no-event-channel"
-        )
-    script = render_install(options.schema, options.event_channel, from_version=options.from_version)
+    for what in ("event", "wake"):
+        given = getattr(options, f"{what}_channel") is not None or getattr(options, f"no_{what}_channel")
+        if options.from_version and not given:
+            raise UsageError(
+                f"an upgrade sets the {what} channel anew",
+                f"give --{what}-channel CHANNEL or --no-{what}-channel",
+            )
+    script = render_install(
+        options.schema,
+        options.event_channel,
+        from_version=options.from_version,
+        wake_channel=options.wake_channel,
+    )
     # UTF-8, whatever the terminal's encoding: the script says that it is.
     sys.stdout.buffer.write(script.encode())
     return 0
@@ -583,12 +602,13 @@ def _confirm(question: str) -> None:
 
 def _cells(found: Installation) -> tuple[str, ...]:
     if not found.readable:
-        return found.schema, "?", "?", "? (this role may not read it)", found.owner
+        return found.schema, "?", "?", "? (this role may not read it)", "?", found.owner
     return (
         found.schema,
         str(found.version),
         str(found.package_version),
         "none" if found.event_channel is None else found.event_channel,
+        "none" if found.wake_channel is None else found.wake_channel,
         found.owner,
     )
 
@@ -602,13 +622,13 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
     )
 
 
-def _name(what: Literal["schema", "event channel"]) -> Callable[[str], str]:
-    """What argparse converts the name of a schema or an event channel with."""
+def _name(what: Literal["schema", "notify channel"]) -> Callable[[str], str]:
+    """What argparse converts the name of a schema or of a channel to NOTIFY on with."""
 
     def convert(text: str) -> str:
         from pylonny import templates
 
-        checks = {"schema": templates.check_schema, "event channel": templates.check_event_channel}
+        checks = {"schema": templates.check_schema, "notify channel": templates.check_notify_channel}
         try:
             return checks[what](text)
         except InvalidNameError as error:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, LiteralString, NamedTuple, cast
+from typing import Any, Final, Literal, LiteralString, NamedTuple, cast
 
 import psycopg
 from psycopg import generators, sql
@@ -62,10 +62,10 @@ _IN_THE_WAY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 class Keep(Enum):
     """The type of KEEP."""
 
-    EVENT_CHANNEL = "keep the event channel that is installed"
+    CHANNEL = "keep the channel that is installed"
 
 
-KEEP: Final = Keep.EVENT_CHANNEL
+KEEP: Final = Keep.CHANNEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,8 @@ class Installed:
     """The channel that events go to; None if there are none."""
     newer: str | None = None
     """The version of the pylonny that the queue is of, if it is a newer one: then nothing was changed."""
+    wake_channel: str | None = None
+    """The channel on which sleeping workers are woken; None if they are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,8 @@ class Plan:
     """The channel that events would go to; None: no events."""
     newer: str | None = None
     """The version of the pylonny that the queue is of, if it is a newer one: then nothing would be done."""
+    wake_channel: str | None = None
+    """The channel on which sleeping workers would be woken; None: they would not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,7 @@ class Installation:
     """Paths of the migrations that this package has and the schema has not."""
     drift: tuple[str, ...] = ()
     """What is not as it was installed, as in "table message: index message_ready_idx is missing"."""
+    wake_channel: str | None = None
 
 
 def install(
@@ -136,13 +141,14 @@ def install(
     to: int | None = None,
     lock_timeout_ms: int = LOCK_TIMEOUT_MS,
     attempts: int = ATTEMPTS,
+    wake_channel: str | Keep | None = KEEP,
 ) -> Installed:
     """Install the queue into `schema`, or bring the one that is there up to date.
 
-    `event_channel`: where to NOTIFY, None for no events, KEEP for what is installed (none at first). `root`
-    is another folder of templates. `to` is the migration that the schema has afterwards, as a precaution: it
-    is refused if this package would take it to another one. It is one transaction, or a savepoint of the one
-    that `conn` is in.
+    `event_channel`: where to NOTIFY, None for no events, KEEP for what is installed (none at first); the same
+    of `wake_channel`, where sleeping workers are woken. `root` is another folder of templates. `to` is the
+    migration that the schema has afterwards, as a precaution: it is refused if this package would take it to
+    another one. It is one transaction, or a savepoint of the one that `conn` is in.
 
     Where there are migrations to run, it waits for the transactions that have used the queue, and everybody
     else waits for it: so it gives up after `lock_timeout_ms` milliseconds, and tries again after a pause, up
@@ -155,7 +161,7 @@ def install(
     """
     for attempt in range(1, attempts + 1):
         try:
-            return _install(conn, schema, event_channel, root, to, lock_timeout_ms)
+            return _install(conn, schema, _Channels(event_channel, wake_channel), root, to, lock_timeout_ms)
         except _BusyError as error:
             if attempt == attempts:
                 raise _still_busy(conn, schema, lock_timeout_ms, attempts) from error.__cause__
@@ -166,18 +172,18 @@ def install(
 def _install(
     conn: _Connection,
     schema: str,
-    event_channel: str | Keep | None,
+    channels: _Channels,
     root: Path | None,
     to: int | None,
     lock_timeout_ms: int,
 ) -> Installed:
-    templates = Templates(schema, None if event_channel is KEEP else event_channel, root)
+    templates = channels.templates(schema, root)
     with _transaction(conn) as cur:
         _run(cur, templates.opening())
-        plan = _plan(cur, templates, event_channel, to)
+        plan = _plan(cur, templates, channels, to)
         if plan.newer is not None:
-            return Installed(schema, plan.version or 0, (), plan.event_channel, plan.newer)
-        templates = Templates(schema, plan.event_channel, root)
+            return Installed(schema, plan.version or 0, (), plan.event_channel, plan.newer, plan.wake_channel)
+        templates = Templates(schema, plan.event_channel, root, wake_channel=plan.wake_channel)
         beginning = ""
         if plan.version is not None:
             beginning = templates.patience(lock_timeout_ms)
@@ -192,7 +198,7 @@ def _install(
             | {"the ledger": templates.record()},
         )
         version = max(file.version or 0 for file in templates.files)
-        return Installed(schema, version, plan.pending, plan.event_channel)
+        return Installed(schema, version, plan.pending, plan.event_channel, wake_channel=plan.wake_channel)
 
 
 def plan(
@@ -202,32 +208,46 @@ def plan(
     *,
     root: Path | None = None,
     to: int | None = None,
+    wake_channel: str | Keep | None = KEEP,
 ) -> Plan:
     """What an install with these arguments would do. It changes nothing, and locks nothing.
 
     Raises InvalidNameError, and InstallError if the ledger does not go with the migrations of this package.
     """
-    templates = Templates(schema, None if event_channel is KEEP else event_channel, root)
+    channels = _Channels(event_channel, wake_channel)
+    templates = channels.templates(schema, root)
     with _transaction(conn) as cur:
-        return _plan(cur, templates, event_channel, to)
+        return _plan(cur, templates, channels, to)
 
 
-def _plan(cur: _Cursor, templates: Templates, event_channel: str | Keep | None, to: int | None) -> Plan:
+class _Channels(NamedTuple):
+    """What an install was told of the channels to NOTIFY on."""
+
+    event: str | Keep | None
+    wake: str | Keep | None
+
+    def templates(self, schema: str, root: Path | None) -> Templates:
+        """The templates, without what is to be kept. Raises InvalidNameError."""
+        event, wake = (None if name is KEEP else name for name in self)
+        return Templates(schema, event, root, wake_channel=wake)
+
+
+def _plan(cur: _Cursor, templates: Templates, channels: _Channels, to: int | None) -> Plan:
     schema, files = templates.schema, templates.files
     ledger = _read_ledger(cur, schema)
     version = max(ledger, default=None)
     applied = _read_templates(cur, schema) if ledger else {}
     newer = _newer(files, ledger, applied, schema)
     _refuse_changed(files, ledger, schema)
-    installed = _read_event_channel(cur, schema)
-    wanted = installed if event_channel is KEEP else event_channel
+    installed = [_read_channel(cur, schema, what) for what in ("event", "wake")]
+    wanted = [old if new is KEEP else new for old, new in zip(installed, channels, strict=True)]
     latest = max(file.version or 0 for file in files)
     if newer is not None:
         latest = version or latest
         if wanted != installed:
             raise InstallError(
                 f'the queue in schema "{schema}" is of pylonny {newer}; this is {__version__}, which does not'
-                " set its event channel",
+                " set its channels",
                 "upgrade pylonny",
             )
     if to is not None and to != latest:
@@ -246,8 +266,9 @@ def _plan(cur: _Cursor, templates: Templates, event_channel: str | Keep | None, 
         version,
         () if newer else _pending(files, ledger),
         () if newer else tuple(file.path for file in replaced),
-        wanted,
+        wanted[0],
         newer,
+        wanted[1],
     )
 
 
@@ -326,9 +347,10 @@ def _installation(cur: _Cursor, files: list[Template], schema: str, owner: str) 
         True,
         max(ledger, default=None),
         max((row.package_version for row in [*ledger.values(), *applied.values()]), key=_order, default=None),
-        _read_event_channel(cur, schema),
+        _read_channel(cur, schema, "event"),
         _pending(files, ledger),
         tuple(_drift(cur, schema, files)),
+        _read_channel(cur, schema, "wake"),
     )
 
 
@@ -513,11 +535,13 @@ def _drift(cur: _Cursor, schema: str, files: list[Template]) -> list[str]:
     ]
 
 
-def _read_event_channel(cur: _Cursor, schema: str) -> str | None:
-    function = quote_identifier(schema) + "._event_channel()"
-    if cur.execute("SELECT to_regprocedure(%s)", [function]).fetchone() == (None,):
+def _read_channel(cur: _Cursor, schema: str, what: Literal["event", "wake"]) -> str | None:
+    name = f"_{what}_channel"
+    if cur.execute("SELECT to_regprocedure(%s)", [f"{quote_identifier(schema)}.{name}()"]).fetchone() == (
+        None,
+    ):
         return None
-    row = cur.execute(sql.SQL("SELECT {}()").format(sql.Identifier(schema, "_event_channel"))).fetchone()
+    row = cur.execute(sql.SQL("SELECT {}()").format(sql.Identifier(schema, name))).fetchone()
     return row[0] if row else None
 
 
@@ -567,7 +591,7 @@ def _order(version: str) -> tuple[int, ...]:
 
 
 def _find(cur: _Cursor) -> list[tuple[str, str, bool]]:
-    """Schema and owner of every queue, and whether this role may look at its ledger and event channel."""
+    """Schema and owner of every queue, and whether this role may look at its ledger and channels."""
     return cur.execute(
         """
         SELECT n.nspname::text, pg_get_userbyid(c.relowner)::text,
@@ -577,7 +601,8 @@ def _find(cur: _Cursor) -> list[tuple[str, str, bool]]:
                     WHERE t.relnamespace = n.oid AND t.relname IN ('migration', 'template', 'object'))
                AND (SELECT coalesce(bool_and(has_function_privilege(p.oid, 'EXECUTE')), true)
                     FROM pg_proc p
-                    WHERE p.pronamespace = n.oid AND p.proname IN ('_event_channel', '_objects'))
+                    WHERE p.pronamespace = n.oid
+                      AND p.proname IN ('_event_channel', '_wake_channel', '_objects'))
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relname = 'migration' AND c.relkind = 'r'
           AND obj_description(c.oid, 'pg_class') LIKE 'pylonny%'

@@ -399,17 +399,23 @@ class _Queue(Part[R], Generic[R, M]):
         """
         return check_version(self._runner.statements)
 
-    def migrations(self, event_channel: str | None = None, from_version: int | None = None) -> list[str]:
+    def migrations(
+        self,
+        event_channel: str | None = None,
+        from_version: int | None = None,
+        *,
+        wake_channel: str | None = None,
+    ) -> list[str]:
         """The SQL statements that install the queue, in order, for a migration tool of your own.
 
         They leave what `python -m pylonny install` does, and are to be run in one transaction, into a schema
         that has no queue yet; with `from_version`, into one whose queue has that as its last migration.
-        `event_channel` is where to NOTIFY of events from then on, None for no events. Raises
-        InvalidNameError, and Error if there is no such migration.
+        `event_channel` is where to NOTIFY of events from then on, `wake_channel` where to NOTIFY sleeping
+        workers; None: not at all. Raises InvalidNameError, and Error if there is no such migration.
         """
         from pylonny.templates import Templates
 
-        return Templates(self.schema, event_channel).statements(from_version)
+        return Templates(self.schema, event_channel, wake_channel=wake_channel).statements(from_version)
 
     def _taken(self, rows: Rows) -> list[M] | NotAvailable:
         if rows[0][0] == "MESSAGE_NOT_AVAILABLE":

@@ -246,7 +246,7 @@ def check_schema(name: str) -> str:
     return name
 
 
-def check_event_channel(name: str) -> str:
+def check_notify_channel(name: str) -> str:
     """`name`, if one can NOTIFY on it, else InvalidNameError."""
     _check_name(name)
     return name
@@ -299,20 +299,28 @@ class Template:
 
 
 class Templates:
-    """The templates of one folder, rendered for one schema and one event channel (None: no events)."""
+    """The templates of one folder, rendered for one schema, event channel and wake channel (None: none)."""
 
     def __init__(
-        self, schema: str = DEFAULT_SCHEMA, event_channel: str | None = None, root: Path | None = None
+        self,
+        schema: str = DEFAULT_SCHEMA,
+        event_channel: str | None = None,
+        root: Path | None = None,
+        *,
+        wake_channel: str | None = None,
     ) -> None:
         self.root = root or find()
         self.schema = schema
         self._names = {"schema": check_schema(schema)}
         if event_channel is not None:
-            self._names["event_channel"] = check_event_channel(event_channel)
+            self._names["event_channel"] = check_notify_channel(event_channel)
+        if wake_channel is not None:
+            self._names["wake_channel"] = check_notify_channel(wake_channel)
         self._values: dict[str, str] = {
             "schema": quote_identifier(schema),
             "schema_literal": quote_literal(schema),
             "event_channel": "NULL" if event_channel is None else quote_literal(event_channel),
+            "wake_channel": "NULL" if wake_channel is None else quote_literal(wake_channel),
         }
 
     @cached_property
@@ -460,13 +468,16 @@ def render_install(
     event_channel: str | None = None,
     root: Path | None = None,
     from_version: int | None = None,
+    *,
+    wake_channel: str | None = None,
 ) -> str:
     """The SQL of an install into `schema`, as one transaction that psql can run.
 
-    `event_channel` is the channel to NOTIFY on, None for no events; `root` is another folder of templates.
+    `event_channel` is where to NOTIFY of events, `wake_channel` where to NOTIFY sleeping workers; None: not
+    at all. `root` is another folder of templates.
     It is for a schema without a queue, or, with `from_version`, for one whose last migration has that
     number; in any other it is refused and does nothing. The same arguments give the same text.
 
     Raises InvalidNameError, and Error if there is no such migration.
     """
-    return Templates(schema, event_channel, root).script(from_version)
+    return Templates(schema, event_channel, root, wake_channel=wake_channel).script(from_version)

@@ -4,13 +4,16 @@
 -- Tables, types, sequences, indexes
 {% include "migrations/0001_initial.sql" %}
 
--- The one clock, the one hash, the one place that knows of the event channel
+-- The one clock, the one hash, the places that know of the event channel and the wake channel
 {% include "functions/_clock.sql" %}
 {% include "functions/_microseconds.sql" %}
 {% include "functions/_lane.sql" %}
 {% include "functions/_channel_name.sql" %}
 {% include "functions/_event_channel.sql" %}
 {% include "functions/_event_notify.sql" %}
+{% include "functions/_wake_channel.sql" %}
+{% include "functions/_sleepers_wake.sql" %}
+{% include "functions/_sleeper_nap_ms.sql" %}
 {% include "functions/_raise_invalid.sql" %}
 
 -- Putting messages in

@@ -40,7 +40,7 @@ class System(Protocol):
         ...
 
     def install(self, conn: Connection, workload: Workload) -> str | None:
-        """Make what the workload needs, without the messages; the channel of its events, if any."""
+        """Make what the workload needs, without the messages; the channel that it notifies on, if any."""
         ...
 
     def load(self, conn: Connection, workload: Workload, count: int) -> None:
@@ -65,8 +65,8 @@ class Floor:
         self._table = quote_identifier(schema) + ".message"
 
     def supports(self, workload: Workload) -> bool:
-        """It knows no channels and no events."""
-        return not workload.channels and not workload.events
+        """It knows no channels, and notifies nobody."""
+        return not workload.channels and not workload.notify
 
     def install(self, conn: Connection, workload: Workload) -> str | None:  # noqa: ARG002 - all need the same
         """Create the table."""
@@ -126,8 +126,13 @@ class Queue:
 
     def install(self, conn: Connection, workload: Workload) -> str | None:
         """Install it, and set the policies."""
-        events = f"{self._name}_events" if workload.events else None
-        migrate.install(conn, self._name, events)
+        channel = f"{self._name}_{workload.notify}"
+        migrate.install(
+            conn,
+            self._name,
+            channel if workload.notify == "events" else None,
+            wake_channel=channel if workload.notify == "wake-ups" else None,
+        )
         if workload.max_concurrency is not None:
             execute(
                 conn,
@@ -136,7 +141,7 @@ class Queue:
                 workload.max_concurrency,
                 workload.channels,
             )
-        return events
+        return channel if workload.notify else None
 
     def load(self, conn: Connection, workload: Workload, count: int) -> None:
         """Create them in batches, the channels in turn."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pylonny.errors import Error
 
@@ -33,7 +34,8 @@ class Workload:
     """Messages are only dequeued and deleted. There are enough of them, at least `preloaded`."""
     beside_snapshot: bool = False
     """Another session holds a snapshot all the while; the end is compared with the beginning."""
-    events: bool = False
+    notify: Literal["", "events", "wake-ups"] = ""
+    """What is sent with NOTIFY, to a listener."""
 
     def messages(self, seconds: int) -> int:
         """How many messages are there before it begins."""
@@ -60,7 +62,8 @@ _ALL = [
     Workload("W7", "on a backlog of a million", base="W7S", preloaded=MILLION),
     Workload("W7TS", "on 1,000 channels of one", floor="W7S", preloaded=1000, channels=1000),
     Workload("W7T", "on a million channels of one", base="W7TS", preloaded=MILLION, channels=MILLION),
-    Workload("W8", "with events and a listener", base="W1", events=True),
+    Workload("W8", "with events and a listener", base="W1", notify="events"),
+    Workload("W8W", "with wake-ups and a listener", base="W1", notify="wake-ups"),
 ]
 WORKLOADS = {workload.name: workload for workload in _ALL}
 DEFAULT = ("W1", "W1T", "W1H", "W1L", "W1S", "W2", "W5", "W5T")

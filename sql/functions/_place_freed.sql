@@ -14,6 +14,9 @@ BEGIN
           WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
           ORDER BY m.dequeue_at, m.id LIMIT 1) THEN
     INSERT INTO {{ schema }}.wake (lane, channel) VALUES (p_lane, p_channel);
+    IF {{ schema }}._wake_channel() IS NOT NULL THEN
+      PERFORM {{ schema }}._sleepers_wake();
+    END IF;
   END IF;
 END
 $function$;

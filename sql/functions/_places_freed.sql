@@ -13,6 +13,9 @@ BEGIN
       OR (SELECT m.dequeue_at <= v_now OR m.timer_at IS NULL FROM {{ schema }}.message m
            WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = f.lane AND m.channel = f.channel
            ORDER BY m.dequeue_at, m.id LIMIT 1);
+  IF FOUND AND {{ schema }}._wake_channel() IS NOT NULL THEN
+    PERFORM {{ schema }}._sleepers_wake();
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}._places_freed(bigint[], text[]) IS

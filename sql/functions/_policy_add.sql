@@ -7,6 +7,9 @@ BEGIN
   VALUES (p_channel, p_max_concurrency, p_release_interval_ms,
           p_max_concurrency IS NULL AND COALESCE(p_release_interval_ms, 0) = 0);
   INSERT INTO {{ schema }}.wake (lane, channel) VALUES ({{ schema }}._lane(p_channel), p_channel);
+  IF {{ schema }}._wake_channel() IS NOT NULL THEN
+    PERFORM {{ schema }}._sleepers_wake();
+  END IF;
   IF {{ schema }}._event_channel() IS NOT NULL THEN
     PERFORM {{ schema }}._event_notify('CHANNEL_POLICY_CHANGED', NULL, p_channel, NULL);
   END IF;

@@ -18,6 +18,7 @@ BEGIN
       ('wake', 'wake_generation_idx', '(generation, lane) WHERE at IS NULL AND generation IS NOT NULL', false),
       ('wake', 'wake_timer_idx', '(at, lane) WHERE at IS NOT NULL', false),
       ('wake', 'wake_lane_idx', '(lane) WHERE at IS NOT NULL OR released_at IS NOT NULL', false),
+      ('wake_up', 'wake_up_sleeper_idx', '(sleeper)', false),
       ('migration', 'migration_version_pkey', 'PRIMARY KEY (version)', true),
       ('template', 'template_path_pkey', 'PRIMARY KEY (path)', true),
       ('object', 'object_kind_name_part_pkey', 'PRIMARY KEY (kind, name, part)', true),

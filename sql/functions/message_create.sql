@@ -51,6 +51,9 @@ BEGIN
           message_create.channel, message_create.content)
   RETURNING m.id INTO v_id;
 
+  IF {{ schema }}._wake_channel() IS NOT NULL THEN
+    PERFORM {{ schema }}._sleepers_wake();
+  END IF;
   IF {{ schema }}._event_channel() IS NOT NULL THEN
     PERFORM {{ schema }}._event_notify('MESSAGE_CREATED', v_id, {{ schema }}._channel_name(message_create.channel, v_id, v_now), message_create.delay_ms);
   END IF;

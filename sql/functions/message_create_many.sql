@@ -76,6 +76,9 @@ BEGIN
   )
   -- Ids are drawn in the order of insertion, which is the order of the input.
   SELECT array_agg(c.id ORDER BY c.id) INTO v_ids FROM created c;
+  IF v_ids IS NOT NULL AND {{ schema }}._wake_channel() IS NOT NULL THEN
+    PERFORM {{ schema }}._sleepers_wake();
+  END IF;
   IF {{ schema }}._event_channel() IS NOT NULL THEN
     PERFORM {{ schema }}._event_notify('MESSAGE_CREATED', u.id, {{ schema }}._channel_name(u.channel, u.id, v_now), u.delay_ms)
        FROM unnest(v_ids, message_create_many.channels, v_delay) AS u (id, channel, delay_ms);

@@ -39,6 +39,9 @@ BEGIN
   IF v_message.lane <> 0 THEN
     PERFORM {{ schema }}._place_freed(v_message.lane, v_message.channel);
   END IF;
+  IF {{ schema }}._wake_channel() IS NOT NULL THEN
+    PERFORM {{ schema }}._sleepers_wake();
+  END IF;
   IF {{ schema }}._event_channel() IS NOT NULL THEN
     PERFORM {{ schema }}._event_notify('MESSAGE_DEFERRED', message_defer.id, {{ schema }}._channel_name(v_message.channel, message_defer.id, v_message.created_at), message_defer.delay_ms);
   END IF;

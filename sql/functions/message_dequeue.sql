@@ -35,6 +35,8 @@ DECLARE
   v_taken        record;
   v_seen         tid[] := ARRAY[]::tid[];
   v_ready        tid[];
+  v_is_asleep    boolean := false;
+  v_nap_ms       bigint;
 BEGIN
   IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
     RAISE EXCEPTION 'message_dequeue works in READ COMMITTED only, not in %', upper(current_setting('transaction_isolation'))
@@ -120,13 +122,18 @@ BEGIN
     v_ready := ARRAY (SELECT m.ctid FROM {{ schema }}._lanes_next(v_served, 10000, NULL) AS n (lane), LATERAL (
                         SELECT x.ctid FROM {{ schema }}.message x WHERE x.status = 'READY' AND x.lane = n.lane LIMIT 1000) m
                        WHERE n.lane <> ALL (v_taken.limited_lanes) LIMIT 10000);
-    EXIT WHEN v_ready <@ v_seen;
+    IF v_ready <@ v_seen THEN
+      EXIT WHEN {{ schema }}._wake_channel() IS NULL OR v_is_asleep;
+      v_nap_ms := {{ schema }}._sleeper_nap_ms();
+      EXIT WHEN v_nap_ms IS NOT NULL;
+      v_is_asleep := true;
+    END IF;
     v_seen := v_seen || v_ready;
   END LOOP;
 
   v_message := NULL;
   v_message.result := 'MESSAGE_NOT_AVAILABLE';
-  v_message.retry_ms := {{ schema }}._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now);
+  v_message.retry_ms := LEAST({{ schema }}._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now), v_nap_ms);
   RETURN NEXT v_message;
 END
 $function$;

@@ -88,6 +88,9 @@ BEGIN
     END IF;
     RETURN NEXT v_fault;
   END LOOP;
+  IF {{ schema }}._wake_channel() IS NOT NULL THEN
+    PERFORM {{ schema }}._sleepers_wake();
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.repair() IS

@@ -182,6 +182,21 @@ CREATE INDEX wake_lane_idx ON {{ schema }}.wake (lane) WHERE at IS NOT NULL OR r
 COMMENT ON INDEX {{ schema }}.wake_lane_idx IS 'Which timers has this channel, and when was it released last?';
 
 
+-- Of a queue with a wake channel only. Unlogged: after a crash nobody sleeps.
+CREATE UNLOGGED SEQUENCE {{ schema }}.sleeper AS bigint;
+COMMENT ON SEQUENCE {{ schema }}.sleeper IS 'The number of the last dequeue that let its worker sleep.';
+CREATE UNLOGGED SEQUENCE {{ schema }}.sleeper_at AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE {{ schema }}.sleeper_at IS 'When that was, in microseconds since 1970.';
+
+CREATE UNLOGGED TABLE {{ schema }}.wake_up (
+  sleeper bigint NOT NULL
+) WITH (vacuum_truncate = false);
+COMMENT ON TABLE {{ schema }}.wake_up IS 'Notifications of sleeping workers, one row each, committed with it; the latest ones only.';
+COMMENT ON COLUMN {{ schema }}.wake_up.sleeper IS 'The last sleeper that it wakes, and so do all before.';
+CREATE INDEX wake_up_sleeper_idx ON {{ schema }}.wake_up (sleeper);
+COMMENT ON INDEX {{ schema }}.wake_up_sleeper_idx IS 'Have all been woken?';
+
+
 CREATE TYPE {{ schema }}.dequeued AS (
   result       {{ schema }}.dequeue_result,
   id           bigint,

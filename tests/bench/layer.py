@@ -15,6 +15,7 @@ import timeit
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from functools import partial
 from queue import SimpleQueue
 from statistics import median
 from typing import Any
@@ -27,7 +28,7 @@ from pylonny.migrate import install
 from pylonny.operations import statements
 from pylonny.server import PrivateServer
 
-EVENTS = "lonny_events"
+EVENTS, WAKE_UPS = "lonny_events", "lonny_wake_ups"
 MESSAGES = 1000  # for latencies, of each consumer
 CALLS = 1000
 ROUNDS = 5
@@ -45,15 +46,17 @@ def main() -> int:
         install(conn)
         costs = calls(conn)
         figures += [(f"{name}, above psycopg", 1e6 * cost, "µs", 30) for name, cost in costs.items()]
-        install(conn, event_channel=EVENTS)
-        for name, consume in {"sync": consume_sync, "async": consume_async}.items():
-            waits = sorted(latencies(conn, server.dsn(), consume))
-            for percent in (50, 99):
-                what = f"idle to delivery, {name}, p{percent} of {MESSAGES}"
-                figures.append((what, 1000 * percentile(waits, percent), "ms", 20))
+        for listen, told in ((EVENTS, "events"), (WAKE_UPS, "wake-ups")):
+            events, wake_ups = (channel if channel == listen else None for channel in (EVENTS, WAKE_UPS))
+            install(conn, event_channel=events, wake_channel=wake_ups)
+            for name, consume in {"sync": consume_sync, "async": consume_async}.items():
+                waits = sorted(latencies(conn, server.dsn(), partial(consume, listen)))
+                for percent in (50, 99):
+                    what = f"idle to delivery, {told}, {name}, p{percent} of {MESSAGES}"
+                    figures.append((what, 1000 * percentile(waits, percent), "ms", 20))
     figures.append(("import, above psycopg's", 1000 * import_time(), "ms", 50))
     for what, value, unit, limit in figures:
-        print(f"{what:<40} {value:8.1f} {unit}   (at most {limit})")
+        print(f"{what:<50} {value:8.1f} {unit}   (at most {limit})")
     return int(any(value > limit for _, value, _, limit in figures))
 
 
@@ -72,23 +75,23 @@ def latencies(conn: Connection, dsn: str, consume: Callable[[str, Delivered], No
     return waits
 
 
-def consume_sync(dsn: str, delivered: Delivered) -> None:
+def consume_sync(listen: str, dsn: str, delivered: Delivered) -> None:
     """Take MESSAGES, and say when each came."""
     with psycopg.connect(dsn, autocommit=True) as conn:
-        for number, message in enumerate(QUEUE.consume(dsn, listen=EVENTS), 1):
+        for number, message in enumerate(QUEUE.consume(dsn, listen=listen), 1):
             delivered.put(time.perf_counter())
             message.delete(conn)
             if number == MESSAGES:
                 return
 
 
-def consume_async(dsn: str, delivered: Delivered) -> None:
+def consume_async(listen: str, dsn: str, delivered: Delivered) -> None:
     """The same, awaited."""
 
     async def consume() -> None:
         async with (
             await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn,
-            aclosing(AsyncQueue().consume(dsn, listen=EVENTS)) as messages,
+            aclosing(AsyncQueue().consume(dsn, listen=listen)) as messages,
         ):
             number = 0
             async for message in messages:

@@ -125,7 +125,7 @@ class PeerSystem:
 
     def supports(self, workload: Workload) -> bool:
         """None has channels as pylonny has them."""
-        known = not workload.channels and not workload.events
+        known = not workload.channels and not workload.notify
         return known and (workload.batch == 1 or (self._peer.batches and workload.batch == BATCH))
 
     def install(self, conn: Connection, workload: Workload) -> str | None:  # noqa: ARG002 - it is installed

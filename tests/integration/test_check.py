@@ -176,6 +176,7 @@ INDEXES = [
         for name in ("ready_idx", "generation_idx", "waiting_idx", "locked_idx", "timer_idx")
     ),
     *(f"wake_{name}" for name in ("due_idx", "generation_idx", "timer_idx", "lane_idx")),
+    "wake_up_sleeper_idx",
 ]
 CONSTRAINTS = {
     "message_id_pkey": "message",

@@ -55,16 +55,21 @@ def test_a_life(run: Run, conn: Connection) -> None:
     assert run("install") == (0, f"Installed: {where}, no events.", "")
     assert run("install", "--event-channel", "e") == (0, f'Up to date: {where}, events on channel "e".', "")
     assert run("install") == (0, f'Up to date: {where}, events on channel "e".', "")
-    assert run("install", "--schema", 'My "Q"')[0] == 0
+    installed = f'Installed: schema "My "Q"" of database "{database}", version 1, no events'
+    assert run("install", "--schema", 'My "Q"', "--wake-channel", "w") == (
+        0,
+        f'{installed}, wake-ups on channel "w".',
+        "",
+    )
     assert run("status")[1].splitlines() == [
-        "SCHEMA  VERSION  PYLONNY  EVENT CHANNEL  OWNER",
-        f'My "Q"  1        {__version__}    none           postgres',
-        f"lonny   1        {__version__}    e              postgres",
+        "SCHEMA  VERSION  PYLONNY  EVENT CHANNEL  WAKE CHANNEL  OWNER",
+        f'My "Q"  1        {__version__}    none           w             postgres',
+        f"lonny   1        {__version__}    e              none          postgres",
     ]
     assert run("install", "--no-event-channel") == (0, f"Up to date: {where}, no events.", "")
     assert run("uninstall", "--yes", "--schema", 'My "Q"') == (0, 'Uninstalled: schema "My "Q"" is gone.', "")
     assert run("status", "--schema", "lonny")[1].splitlines()[1:] == [
-        f"lonny   1        {__version__}    none           postgres"
+        f"lonny   1        {__version__}    none           none          postgres"
     ]
     assert run("uninstall", "--yes") == (0, 'Uninstalled: schema "lonny" is gone.', "")
     assert objects(conn) == before
@@ -224,7 +229,7 @@ def test_the_roles_settings_do_not_matter(run: Run, conn: Connection, empty: str
 def test_what_one_may_not_read_is_shown_as_such(run: Run, conn: Connection, empty: str, role: str) -> None:
     install(conn, "lonny", "events")
     assert run("status", "--dsn", make_conninfo(empty, user=role))[1].splitlines()[1:] == [
-        "lonny   ?        ?        ? (this role may not read it)  postgres"
+        "lonny   ?        ?        ? (this role may not read it)  ?             postgres"
     ]
 
 
@@ -370,9 +375,12 @@ def test_a_lock_timeout_is_some_seconds(capsys: pytest.CaptureFixture[str], time
     assert "must be seconds, from 0.001 to 3600" in capsys.readouterr().err
 
 
-def test_the_rendering_of_an_upgrade_has_to_say_where_events_go(run: Run) -> None:
+@pytest.mark.parametrize(("what", "given"), [("event", []), ("wake", ["--event-channel", "e"])])
+def test_the_rendering_of_an_upgrade_has_to_say_where_it_notifies(
+    run: Run, what: str, given: list[str]
+) -> None:
     refused = (
-        f"{PROG} render: an upgrade sets the event channel anew;"
-        " give --event-channel CHANNEL or --no-event-channel"
+        f"{PROG} render: an upgrade sets the {what} channel anew;"
+        f" give --{what}-channel CHANNEL or --no-{what}-channel"
     )
-    assert run("render", "--from", "1") == (2, "", refused)
+    assert run("render", "--from", "1", *given) == (2, "", refused)

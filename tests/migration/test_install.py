@@ -96,6 +96,24 @@ def test_the_event_channel_stays_until_another_is_given(conn: Connection) -> Non
     assert event_channel(conn) is None
 
 
+def test_the_wake_channel_stays_until_another_is_given_and_so_does_each_beside_the_other(
+    conn: Connection,
+) -> None:
+    def channels(done: Installed) -> tuple[str | None, str | None]:
+        assert [(found.event_channel, found.wake_channel) for found in status(conn)] == [
+            (done.event_channel, done.wake_channel)
+        ]
+        return done.event_channel, done.wake_channel
+
+    assert channels(install(conn, wake_channel="it's")) == (None, "it's")
+    assert channels(install(conn, event_channel="events")) == ("events", "it's")
+    assert channels(install(conn, wake_channel="other")) == ("events", "other")
+    planned = plan(conn, event_channel=None)
+    assert (planned.event_channel, planned.wake_channel) == (None, "other")
+    assert channels(install(conn, event_channel=None)) == (None, "other")
+    assert channels(install(conn, wake_channel=None)) == (None, None)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_can_be_installed_used_and_uninstalled(conn: Connection, name: str) -> None:
     before = objects(conn)
@@ -454,7 +472,7 @@ def test_a_queue_of_a_newer_release_is_left_alone(conn: Connection, later: str) 
         install(conn, "lonny", "other")
     assert error.value.message == (
         'the queue in schema "lonny" is of pylonny 9.8.7;'
-        f" this is {__version__}, which does not set its event channel"
+        f" this is {__version__}, which does not set its channels"
     )
     assert (objects(conn), ledger(conn), source(conn)) == before
     assert [found.package_version for found in status(conn)] == ["9.8.7"]

@@ -55,8 +55,8 @@ def test_psql_and_install_leave_the_same_state(
 ) -> None:
     installed, rendered = make_database(), make_database()
     with psycopg.connect(installed) as conn:
-        install(conn, schema, event_channel)
-    assert psql(server, rendered, render_install(schema, event_channel)) == ""
+        install(conn, schema, event_channel, wake_channel=schema)
+    assert psql(server, rendered, render_install(schema, event_channel, wake_channel=schema)) == ""
     assert dump(server, rendered) == dump(server, installed)
     assert ledger(rendered, schema) == ledger(installed, schema)
     with psycopg.connect(rendered) as conn:
@@ -69,9 +69,9 @@ def test_a_migration_tool_and_install_leave_the_same_state(
 ) -> None:
     installed, migrated = make_database(), make_database()
     with psycopg.connect(installed) as conn:
-        install(conn, schema, event_channel)
+        install(conn, schema, event_channel, wake_channel=schema)
     with psycopg.connect(migrated) as conn:
-        for statement in Queue(schema).migrations(event_channel):
+        for statement in Queue(schema).migrations(event_channel, wake_channel=schema):
             conn.execute(statement.encode())
     assert dump(server, migrated) == dump(server, installed)
     assert ledger(migrated, schema) == ledger(installed, schema)

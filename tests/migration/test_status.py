@@ -20,11 +20,11 @@ def test_nothing_is_installed(conn: Connection) -> None:
 
 
 def test_every_queue_is_shown(conn: Connection, open_as: Connector, role: str) -> None:
-    install(conn, 'My "Queue" 1', "it's")
+    install(conn, 'My "Queue" 1', "it's", wake_channel="wake")
     conn.execute(sql.SQL("CREATE SCHEMA theirs AUTHORIZATION {}").format(sql.Identifier(role)))
     install(open_as(role), "theirs")
     assert status(conn) == [
-        Installation('My "Queue" 1', "postgres", True, 1, __version__, "it's"),
+        Installation('My "Queue" 1', "postgres", True, 1, __version__, "it's", wake_channel="wake"),
         Installation("theirs", role, True, 1, __version__, None),
     ]
 
@@ -43,6 +43,7 @@ def test_a_queue_that_one_may_not_read_is_shown_as_such(
         "SELECT ON lonny.object",
         "EXECUTE ON FUNCTION lonny._objects()",
         "EXECUTE ON FUNCTION lonny._event_channel()",
+        "EXECUTE ON FUNCTION lonny._wake_channel()",
     ):
         assert status(theirs) == [hidden]
         conn.execute(sql.SQL("GRANT {} TO {}").format(sql.SQL(grant), sql.Identifier(role)))

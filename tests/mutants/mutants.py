@@ -39,6 +39,47 @@ class Mutant:
 
 
 MUTANTS = [
+    # _sleepers_wake, _sleeper_nap_ms and who calls them
+    Mutant(
+        "wake-up-unseen",
+        "who sleeps misses nothing: what is on its way untold is known to who falls asleep",
+        "_sleepers_wake",
+        "AND pg_try_advisory_xact_lock_shared(",
+        "AND hashint8extended(",
+        "test_wake_ups.py",
+    ),
+    Mutant(
+        "wake-up-each",
+        "wake-ups scale: who has been woken is not woken again",
+        "_sleepers_wake",
+        "u.sleeper >=",
+        "u.sleeper >",
+        "test_wake_ups.py",
+    ),
+    Mutant(
+        "sleep-looks-once",
+        "who sleeps misses nothing: it looks once more when it has its number",
+        "message_dequeue",
+        "v_is_asleep := true;",
+        "EXIT;",
+        "test_wake_ups.py",
+    ),
+    Mutant(
+        "sleep-without-pause",
+        "wake-ups scale: nobody falls asleep within 10 ms of another",
+        "_sleeper_nap_ms",
+        "v_asleep_ms >= 0 AND v_asleep_ms < c_pause_ms",
+        "false",
+        "test_wake_ups.py",
+    ),
+    Mutant(
+        "place-freed-untold",
+        "who sleeps misses nothing: a place that is freed wakes",
+        "_place_freed",
+        "{{ schema }}._wake_channel() IS NOT NULL",
+        "false",
+        "test_wake_ups.py",
+    ),
     # message_create, message_create_many
     Mutant(
         "admit-one-too-many",
@@ -152,8 +193,8 @@ MUTANTS = [
         "dequeue-looks-once",
         "empty means empty: what moved while a dequeue looked is looked for again",
         "message_dequeue",
-        "EXIT WHEN v_ready <@ v_seen;",
-        "EXIT;",
+        "IF v_ready <@ v_seen THEN",
+        "IF true THEN",
         "test_open_dequeues.py",
     ),
     Mutant(

@@ -279,6 +279,21 @@ CREATE INDEX wake_lane_idx ON "lonny".wake (lane) WHERE at IS NOT NULL OR releas
 COMMENT ON INDEX "lonny".wake_lane_idx IS 'Which timers has this channel, and when was it released last?';
 
 
+-- Of a queue with a wake channel only. Unlogged: after a crash nobody sleeps.
+CREATE UNLOGGED SEQUENCE "lonny".sleeper AS bigint;
+COMMENT ON SEQUENCE "lonny".sleeper IS 'The number of the last dequeue that let its worker sleep.';
+CREATE UNLOGGED SEQUENCE "lonny".sleeper_at AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE "lonny".sleeper_at IS 'When that was, in microseconds since 1970.';
+
+CREATE UNLOGGED TABLE "lonny".wake_up (
+  sleeper bigint NOT NULL
+) WITH (vacuum_truncate = false);
+COMMENT ON TABLE "lonny".wake_up IS 'Notifications of sleeping workers, one row each, committed with it; the latest ones only.';
+COMMENT ON COLUMN "lonny".wake_up.sleeper IS 'The last sleeper that it wakes, and so do all before.';
+CREATE INDEX wake_up_sleeper_idx ON "lonny".wake_up (sleeper);
+COMMENT ON INDEX "lonny".wake_up_sleeper_idx IS 'Have all been woken?';
+
+
 CREATE TYPE "lonny".dequeued AS (
   result       "lonny".dequeue_result,
   id           bigint,
@@ -409,11 +424,11 @@ COMMENT ON COLUMN "lonny".channel_explanation.max_concurrency IS 'The limit that
 COMMENT ON COLUMN "lonny".channel_explanation.release_interval_ms IS 'The interval that is in force, in milliseconds.';
 
 INSERT INTO "lonny".migration (version, name, checksum, package_version, is_breaking, applied_at)
-VALUES (1, 'initial', '112a99659b16e83eca15c6eb88121be067cac81d414fbf894b3f0c9049a32a9f', '0.1.0', false, clock_timestamp());
+VALUES (1, 'initial', '56adecfb01c593285ae19d3e0e795fd2475548b274ac239991eed90682249802', '0.1.0', false, clock_timestamp());
 DELETE FROM "lonny".object;
 
 
--- The one clock, the one hash, the one place that knows of the event channel
+-- The one clock, the one hash, the places that know of the event channel and the wake channel
 CREATE OR REPLACE FUNCTION "lonny"._clock()
 RETURNS timestamptz
 LANGUAGE sql VOLATILE PARALLEL SAFE
@@ -473,6 +488,79 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION "lonny"._event_notify(text, bigint, text, bigint) IS 'Sends an event; what is NULL is left out. Delivered when, and only if, the transaction commits.';
+
+CREATE OR REPLACE FUNCTION "lonny"._wake_channel()
+RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+  -- Inlined as a constant, as in _event_channel.
+  SELECT NULL::pg_catalog.text
+$function$;
+COMMENT ON FUNCTION "lonny"._wake_channel() IS 'The channel on which sleeping workers are woken with NOTIFY, or NULL if none are. Set by install.';
+
+CREATE OR REPLACE FUNCTION "lonny"._sleepers_wake()
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- Called by whoever makes something available, or may, when the transaction commits. It waits for nobody. The shared lock, held until then, tells who is
+-- about to fall asleep (_sleeper_nap_ms) that something is on its way of which it may not be told; so it comes before the look at who sleeps.
+--
+-- Told are all who sleep if a wake-up for the last of them is committed: a notification is delivered with the commit. Until then others send one too.
+BEGIN
+  IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
+     AND pg_try_advisory_xact_lock_shared($regclass$"lonny".wake_up$regclass$::regclass::oid::integer, 0) THEN
+    IF COALESCE((SELECT true FROM "lonny".wake_up u WHERE u.sleeper >= COALESCE(pg_sequence_last_value($regclass$"lonny".sleeper$regclass$), 0) LIMIT 1),
+                pg_sequence_last_value($regclass$"lonny".sleeper$regclass$) IS NULL) THEN
+      RETURN;
+    END IF;
+    INSERT INTO "lonny".wake_up (sleeper) VALUES (pg_sequence_last_value($regclass$"lonny".sleeper$regclass$));
+  END IF;
+  PERFORM pg_notify("lonny"._wake_channel(), '');
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._sleepers_wake() IS
+'Wakes the workers that sleep, when, and only if, the transaction commits; does nothing if all of them have been woken since they fell asleep.';
+
+CREATE OR REPLACE FUNCTION "lonny"._sleeper_nap_ms()
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- Called by a dequeue that has found nothing. Its number, drawn from a sequence, is seen by all at once: whoever looks at it later wakes it. Whoever
+-- looked at it earlier and has not committed yet holds the shared lock, or has committed and is seen by one more look after this.
+DECLARE
+  -- c_pause: new numbers are not drawn more often, and so nobody notifies more often.
+  c_pause_ms   CONSTANT bigint := 10;
+  c_longest_ms CONSTANT bigint := 1000;
+  v_now        bigint := "lonny"._microseconds("lonny"._clock());
+  v_asleep_ms  bigint := (v_now - COALESCE(pg_sequence_last_value($regclass$"lonny".sleeper_at$regclass$), 0)) / 1000;
+BEGIN
+  IF COALESCE((SELECT true FROM "lonny".wake_up u WHERE u.sleeper >= pg_sequence_last_value($regclass$"lonny".sleeper$regclass$) LIMIT 1),
+              pg_sequence_last_value($regclass$"lonny".sleeper$regclass$) IS NULL) THEN
+    IF v_asleep_ms >= 0 AND v_asleep_ms < c_pause_ms THEN
+      RETURN c_pause_ms - v_asleep_ms;
+    END IF;
+    PERFORM nextval($regclass$"lonny".sleeper$regclass$), setval($regclass$"lonny".sleeper_at$regclass$, v_now);
+    v_asleep_ms := 0;
+    DELETE FROM "lonny".wake_up u
+     WHERE u.ctid = ANY (ARRAY (SELECT x.ctid FROM "lonny".wake_up x
+                                 WHERE x.sleeper < pg_sequence_last_value($regclass$"lonny".sleeper$regclass$)
+                                 ORDER BY x.sleeper LIMIT 1000 FOR UPDATE SKIP LOCKED));
+  END IF;
+
+  -- Undone at once, as in _channel_try_release: with this lock left, nobody else could be let sleep.
+  BEGIN
+    IF pg_try_advisory_xact_lock($regclass$"lonny".wake_up$regclass$::regclass::oid::integer, 0) THEN
+      RAISE EXCEPTION USING ERRCODE = 'PYUND';
+    END IF;
+  EXCEPTION WHEN SQLSTATE 'PYUND' THEN
+    RETURN NULL;
+  END;
+  -- Those on their way looked before the last one fell asleep. The longer ago that is, the longer they may yet take.
+  RETURN LEAST(GREATEST(v_asleep_ms, c_pause_ms), c_longest_ms);
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._sleeper_nap_ms() IS
+'NULL if a worker may sleep, once it has looked one more time, until it is woken: on _wake_channel, to which it has to LISTEN already. Else after how many milliseconds it has to look again, at most 1000.';
 
 CREATE OR REPLACE FUNCTION "lonny"._raise_invalid(p_argument text, p_value text, p_hint text)
 RETURNS void
@@ -608,6 +696,9 @@ BEGIN
           message_create.channel, message_create.content)
   RETURNING m.id INTO v_id;
 
+  IF "lonny"._wake_channel() IS NOT NULL THEN
+    PERFORM "lonny"._sleepers_wake();
+  END IF;
   IF "lonny"._event_channel() IS NOT NULL THEN
     PERFORM "lonny"._event_notify('MESSAGE_CREATED', v_id, "lonny"._channel_name(message_create.channel, v_id, v_now), message_create.delay_ms);
   END IF;
@@ -696,6 +787,9 @@ BEGIN
   )
   -- Ids are drawn in the order of insertion, which is the order of the input.
   SELECT array_agg(c.id ORDER BY c.id) INTO v_ids FROM created c;
+  IF v_ids IS NOT NULL AND "lonny"._wake_channel() IS NOT NULL THEN
+    PERFORM "lonny"._sleepers_wake();
+  END IF;
   IF "lonny"._event_channel() IS NOT NULL THEN
     PERFORM "lonny"._event_notify('MESSAGE_CREATED', u.id, "lonny"._channel_name(u.channel, u.id, v_now), u.delay_ms)
        FROM unnest(v_ids, message_create_many.channels, v_delay) AS u (id, channel, delay_ms);
@@ -2065,6 +2159,8 @@ DECLARE
   v_taken        record;
   v_seen         tid[] := ARRAY[]::tid[];
   v_ready        tid[];
+  v_is_asleep    boolean := false;
+  v_nap_ms       bigint;
 BEGIN
   IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
     RAISE EXCEPTION 'message_dequeue works in READ COMMITTED only, not in %', upper(current_setting('transaction_isolation'))
@@ -2150,13 +2246,18 @@ BEGIN
     v_ready := ARRAY (SELECT m.ctid FROM "lonny"._lanes_next(v_served, 10000, NULL) AS n (lane), LATERAL (
                         SELECT x.ctid FROM "lonny".message x WHERE x.status = 'READY' AND x.lane = n.lane LIMIT 1000) m
                        WHERE n.lane <> ALL (v_taken.limited_lanes) LIMIT 10000);
-    EXIT WHEN v_ready <@ v_seen;
+    IF v_ready <@ v_seen THEN
+      EXIT WHEN "lonny"._wake_channel() IS NULL OR v_is_asleep;
+      v_nap_ms := "lonny"._sleeper_nap_ms();
+      EXIT WHEN v_nap_ms IS NOT NULL;
+      v_is_asleep := true;
+    END IF;
     v_seen := v_seen || v_ready;
   END LOOP;
 
   v_message := NULL;
   v_message.result := 'MESSAGE_NOT_AVAILABLE';
-  v_message.retry_ms := "lonny"._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now);
+  v_message.retry_ms := LEAST("lonny"._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now), v_nap_ms);
   RETURN NEXT v_message;
 END
 $function$;
@@ -2182,6 +2283,9 @@ BEGIN
           WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
           ORDER BY m.dequeue_at, m.id LIMIT 1) THEN
     INSERT INTO "lonny".wake (lane, channel) VALUES (p_lane, p_channel);
+    IF "lonny"._wake_channel() IS NOT NULL THEN
+      PERFORM "lonny"._sleepers_wake();
+    END IF;
   END IF;
 END
 $function$;
@@ -2203,6 +2307,9 @@ BEGIN
       OR (SELECT m.dequeue_at <= v_now OR m.timer_at IS NULL FROM "lonny".message m
            WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = f.lane AND m.channel = f.channel
            ORDER BY m.dequeue_at, m.id LIMIT 1);
+  IF FOUND AND "lonny"._wake_channel() IS NOT NULL THEN
+    PERFORM "lonny"._sleepers_wake();
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION "lonny"._places_freed(bigint[], text[]) IS
@@ -2368,6 +2475,9 @@ BEGIN
   IF v_message.lane <> 0 THEN
     PERFORM "lonny"._place_freed(v_message.lane, v_message.channel);
   END IF;
+  IF "lonny"._wake_channel() IS NOT NULL THEN
+    PERFORM "lonny"._sleepers_wake();
+  END IF;
   IF "lonny"._event_channel() IS NOT NULL THEN
     PERFORM "lonny"._event_notify('MESSAGE_DEFERRED', message_defer.id, "lonny"._channel_name(v_message.channel, message_defer.id, v_message.created_at), message_defer.delay_ms);
   END IF;
@@ -2501,6 +2611,9 @@ BEGIN
   VALUES (p_channel, p_max_concurrency, p_release_interval_ms,
           p_max_concurrency IS NULL AND COALESCE(p_release_interval_ms, 0) = 0);
   INSERT INTO "lonny".wake (lane, channel) VALUES ("lonny"._lane(p_channel), p_channel);
+  IF "lonny"._wake_channel() IS NOT NULL THEN
+    PERFORM "lonny"._sleepers_wake();
+  END IF;
   IF "lonny"._event_channel() IS NOT NULL THEN
     PERFORM "lonny"._event_notify('CHANNEL_POLICY_CHANGED', NULL, p_channel, NULL);
   END IF;
@@ -2845,6 +2958,7 @@ BEGIN
       ('wake', 'wake_generation_idx', '(generation, lane) WHERE at IS NULL AND generation IS NOT NULL', false),
       ('wake', 'wake_timer_idx', '(at, lane) WHERE at IS NOT NULL', false),
       ('wake', 'wake_lane_idx', '(lane) WHERE at IS NOT NULL OR released_at IS NOT NULL', false),
+      ('wake_up', 'wake_up_sleeper_idx', '(sleeper)', false),
       ('migration', 'migration_version_pkey', 'PRIMARY KEY (version)', true),
       ('template', 'template_path_pkey', 'PRIMARY KEY (path)', true),
       ('object', 'object_kind_name_part_pkey', 'PRIMARY KEY (kind, name, part)', true),
@@ -3065,6 +3179,9 @@ BEGIN
     END IF;
     RETURN NEXT v_fault;
   END LOOP;
+  IF "lonny"._wake_channel() IS NOT NULL THEN
+    PERFORM "lonny"._sleepers_wake();
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION "lonny".repair() IS
@@ -3146,6 +3263,9 @@ REVOKE ALL ON FUNCTION
   "lonny"._channel_name(text, bigint, timestamptz),
   "lonny"._event_channel(),
   "lonny"._event_notify(text, bigint, text, bigint),
+  "lonny"._wake_channel(),
+  "lonny"._sleepers_wake(),
+  "lonny"._sleeper_nap_ms(),
   "lonny"._raise_invalid(text, text, text),
   "lonny"._is_alone(text),
   "lonny"._channel_admits(bigint, text, timestamptz, text),
@@ -3204,11 +3324,14 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_channel_name.sql', 'd977e5902f731ec5df03244d22f9389f2a815f1920c27b0495f59252173988bf', '0.1.0', clock_timestamp()),
   ('functions/_event_channel.sql', '0e8a1a2cbfc0c31f5f090c5bdffe72471dff68562e87c92ddc8f4c0cade2506a', '0.1.0', clock_timestamp()),
   ('functions/_event_notify.sql', 'bbf2716f09cb8e55c9692bb8d812657631627a4331b3407f3e60925489c4dd2b', '0.1.0', clock_timestamp()),
+  ('functions/_wake_channel.sql', 'df41575d571bb37f8c8ca9b4e0027dfbfbac172055b134a1880c819ce2cac482', '0.1.0', clock_timestamp()),
+  ('functions/_sleepers_wake.sql', '76b8560cd04b1e24356d56824d34299af52357baaceb9bfc108899e1bf6da288', '0.1.0', clock_timestamp()),
+  ('functions/_sleeper_nap_ms.sql', '57f9f93e38e006fee50b847946898b88e1e53d017154de0714e4dd0e596ed40d', '0.1.0', clock_timestamp()),
   ('functions/_raise_invalid.sql', 'ba7e6ea088c81a4a30658d01c6bd1518993911596f0e08621b5faadf431044fb', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
   ('functions/_channel_admits.sql', 'e45a652c7c1dbae0216182f6ea4938dec9d4af85be13fba5223bbedd37f1e222', '0.1.0', clock_timestamp()),
-  ('functions/message_create.sql', 'd9913ad575dce3f6edff391a009286374d61e9f9b552073229838c32a50eabea', '0.1.0', clock_timestamp()),
-  ('functions/message_create_many.sql', '006d7e502dc71c62c7eaa497da374986906b0bc2669e121a2b20a2564d1e04dc', '0.1.0', clock_timestamp()),
+  ('functions/message_create.sql', '8c44ddf431f62f4f4931ee37e3e3c146b2d3432d59fc4620d045b23128232a14', '0.1.0', clock_timestamp()),
+  ('functions/message_create_many.sql', '531b75cb120a080c427a599400b25eaae4082ce061e7422574367928915b6874', '0.1.0', clock_timestamp()),
   ('functions/_channel_survey.sql', '4bb5bc0eca36a3dcb62c73d02548262c454e39084b594f5d9d626d1ce20293b2', '0.1.0', clock_timestamp()),
   ('functions/_timer_set.sql', '2936d9e8af9c5b017163739580a6798a621a14ac8b54b48c5ae1aecff9ac17a7', '0.1.0', clock_timestamp()),
   ('functions/_channel_advance.sql', '6b6b0c9dcf15a4ddb0096df456deb2cab106e06f1d28f04d7d53551b76fed7a5', '0.1.0', clock_timestamp()),
@@ -3230,16 +3353,16 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_generations_walk.sql', '59d46bbc36b196b967cdd8e1f87b0d48b3b12022c4f4ec0c52a1260d73398778', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', 'e7d042055874f92fa78bf56defb10f015c3d1f1ab4529904c9bac553d985d85a', '0.1.0', clock_timestamp()),
   ('functions/_take_in_generations.sql', 'de935ed4acf7b0c398dd8235d1d00877e7b13e5f97d44caab42a89f206d85ae9', '0.1.0', clock_timestamp()),
-  ('functions/message_dequeue.sql', '334ce2b583e5e43f7f13837512db2f7c11c1df92942810a943a0345c09cc6889', '0.1.0', clock_timestamp()),
-  ('functions/_place_freed.sql', '9138e096d82ec5dc6f4aefbc18b34a1c9ebc02d3394c3fb5e2417cca438dc1cb', '0.1.0', clock_timestamp()),
-  ('functions/_places_freed.sql', 'a2f4a9de1d14e0124e56cf3c47ce7858dd6ee6f0b2e676a07769d751642b768f', '0.1.0', clock_timestamp()),
+  ('functions/message_dequeue.sql', 'a8408026948681cf67e6cfef30a5cf9c8961fb90fc6776d84ad64aa1d04961c0', '0.1.0', clock_timestamp()),
+  ('functions/_place_freed.sql', '82eb028c3ea0f5ab6f79aa62ab3a1bca0660e2a1ffc0116adbd04f36ecd376e2', '0.1.0', clock_timestamp()),
+  ('functions/_places_freed.sql', '72bbff5e71674849157c024e5fe0a9baf3849a90700a271fd86db39215fa6f08', '0.1.0', clock_timestamp()),
   ('functions/message_delete.sql', '1a548890b6e852739d7b13e7785979bc74d130cd10997af9146fbf58c6519366', '0.1.0', clock_timestamp()),
   ('functions/message_delete_many.sql', 'b8df9e846306bb292f372796cfea9fcb2077e759bceb8b495b31928b1930e2bd', '0.1.0', clock_timestamp()),
-  ('functions/message_defer.sql', '74c50bc9e798166fe42d8e21be0a9ff9716dde1cd01ea15a21aae7473c1cc700', '0.1.0', clock_timestamp()),
+  ('functions/message_defer.sql', 'b2536f261aa68e935937e07d0df3dab764e5efe2c817abbeb7915612604e3c4f', '0.1.0', clock_timestamp()),
   ('functions/message_heartbeat.sql', '358c8960feb621016818d7fa35d73ef8dd4a3b6793e5cbb947c498fb6264db59', '0.1.0', clock_timestamp()),
   ('functions/message_cancel.sql', '9cef9ca4d6b1ce7ff5c766ebeeaa6b9b5b2f4ce134bd772ca9e21a36846cc9d7', '0.1.0', clock_timestamp()),
   ('functions/message_status.sql', '0f329d25ec5470fe5ae91c2d3f1827d5017ae71ef6ed40f7aa018ff069a33929', '0.1.0', clock_timestamp()),
-  ('functions/_policy_add.sql', 'a58f47f0662e45915e7c03ff4f45318db9b61c0707ea90258986e70f1118c9c6', '0.1.0', clock_timestamp()),
+  ('functions/_policy_add.sql', 'd9eeb4f564cc29fa6f2f07b3290ae05b1ab61e68dc1f87cd192a7648929bc89b', '0.1.0', clock_timestamp()),
   ('functions/channel_policy_set.sql', '3ed6faacf350c033ae57065c36ab72b31d31ec1a742b8e6cb43c3a4cfcbfb290', '0.1.0', clock_timestamp()),
   ('functions/channel_policy_clear.sql', '22bf938115c75c1a44ab72594987b0c05f419e154c8f3b8e95f47a40a0b3cc1f', '0.1.0', clock_timestamp()),
   ('functions/_num_due.sql', 'cc9f1e4df6a7002adc69398916de41298b5bbeb3ac0722c820e5b0787d680d64', '0.1.0', clock_timestamp()),
@@ -3247,11 +3370,11 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_lanes_ahead.sql', '6825eb9d1e6f035f245324fd52184a920f89cf619155d8c8a0f6ed6af3aca0ec', '0.1.0', clock_timestamp()),
   ('functions/message_explain.sql', '05fb1fcd58d8ba88557670cad20e39ef21f1c04cc2177b9157fcef507961bfcc', '0.1.0', clock_timestamp()),
   ('functions/channel_explain.sql', '05bf738e8716831c3dccf74b1fc934311af32d01b98bd0235cbcf4e95685b051', '0.1.0', clock_timestamp()),
-  ('functions/_schema_missing.sql', '185518a97359a33c16e5b7f9eea36112a063185549f3953235eadfd13bdad539', '0.1.0', clock_timestamp()),
+  ('functions/_schema_missing.sql', 'ef856a100ffb6ede0f9e916d3cb3023e0d1093581bc23f21f32a631899eacf90', '0.1.0', clock_timestamp()),
   ('functions/check.sql', '0199a26e79fc83f4649f84ea85efe139d4a88f927dacce19a1c028482395f4ce', '0.1.0', clock_timestamp()),
-  ('functions/repair.sql', '07fb801bb2ddf600d2e98707b51663b1cf1af754af19397d454902a9f490c958', '0.1.0', clock_timestamp()),
+  ('functions/repair.sql', '0e697ef24530b7278eec71389f41f801adb6ded35a44e6fcfd6649d7d21a5871', '0.1.0', clock_timestamp()),
   ('functions/_objects.sql', '2b98a3decee16dbafec75b2642f0822dadb8420d39b7415bb75a5916ddf40b72', '0.1.0', clock_timestamp()),
-  ('grants.sql', '727816583f1a002feb3965f6533f646923e2c2d29e190fc9af364cbd64b05ec4', '0.1.0', clock_timestamp());
+  ('grants.sql', '656182dbebbe51921788c743ddf44fcd41f4d7542def64b9ba725cc823221c80', '0.1.0', clock_timestamp());
 
 DELETE FROM "lonny".object WHERE kind = 'function';
 INSERT INTO "lonny".object (kind, name, part, checksum)

@@ -22,12 +22,14 @@ CREATE TABLE public.clock AS SELECT timestamptz '2030-01-01 00:00:00+00' AS at;
 CREATE OR REPLACE FUNCTION lonny._clock() RETURNS timestamptz LANGUAGE sql AS 'SELECT at FROM public.clock';
 """
 _EMPTY = """
-TRUNCATE lonny.message, lonny.channel_policy, lonny.wake RESTART IDENTITY;
+TRUNCATE lonny.message, lonny.channel_policy, lonny.wake, lonny.wake_up RESTART IDENTITY;
 ALTER SEQUENCE lonny.rotation RESTART;
 ALTER SEQUENCE lonny.wake_rotation RESTART;
 ALTER SEQUENCE lonny.generation RESTART;
 ALTER SEQUENCE lonny.generation_walk RESTART;
 ALTER SEQUENCE lonny.timer_mark RESTART;
+ALTER SEQUENCE lonny.sleeper RESTART;
+ALTER SEQUENCE lonny.sleeper_at RESTART;
 """
 _CREATE = """
 SELECT id FROM lonny.message_create_many(

@@ -15,7 +15,7 @@ from pylonny.errors import Error, InvalidNameError
 from pylonny.templates import (
     Template,
     Templates,
-    check_event_channel,
+    check_notify_channel,
     check_schema,
     find,
     quote_identifier,
@@ -55,6 +55,8 @@ def test_a_template_prints_the_three_names_and_does_nothing_else(path: str) -> N
     names = {"schema", "schema_literal"}
     if path == "functions/_event_channel.sql":
         names.add("event_channel")
+    if path == "functions/_wake_channel.sql":
+        names.add("wake_channel")
     for node in tree.find_all(nodes.Node):
         match node:
             case nodes.Output(nodes=parts):
@@ -190,12 +192,12 @@ def test_quoting(text: str, identifier: str, literal: str) -> None:
 @pytest.mark.parametrize("name", ["a", LONG, "x" * 63, "PG_x", "pgx", " "])
 def test_names_that_postgresql_can_have(name: str) -> None:
     assert check_schema(name) == name
-    assert check_event_channel(name) == name
+    assert check_notify_channel(name) == name
 
 
 @pytest.mark.parametrize("name", ["", "x" * 64, "ä" * 32, "a\0b", "\udcff"])
 def test_names_that_postgresql_cannot_have(name: str) -> None:
-    for check in (check_schema, check_event_channel, quote_identifier, render_install):
+    for check in (check_schema, check_notify_channel, quote_identifier, render_install):
         with pytest.raises(InvalidNameError, match="give a name of 1 to 63 bytes"):
             check(name)
     with pytest.raises(InvalidNameError):
