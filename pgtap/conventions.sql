@@ -1,12 +1,12 @@
 -- What holds for every object of the queue's schema, those of later releases too.
 BEGIN;
-SELECT plan(17);
+SELECT plan(21);
 
 CREATE FUNCTION pg_temp.queue() RETURNS oid LANGUAGE sql STABLE
 AS $$ SELECT n.oid FROM pg_namespace n WHERE n.nspname = current_schema() $$;
 
 CREATE TEMP VIEW function AS
-SELECT p.oid, p.oid::regprocedure::text AS name, p.proname, p.proconfig, p.prosrc, p.proargnames, p.proargmodes, l.lanname
+SELECT p.oid, p.oid::regprocedure::text AS name, p.proname, p.proconfig, p.prosecdef, p.prosrc, p.proargnames, p.proargmodes, l.lanname
 FROM pg_proc p
 JOIN pg_language l ON l.oid = p.prolang
 WHERE p.pronamespace = pg_temp.queue();
@@ -31,6 +31,23 @@ SELECT is_empty(
 SELECT is_empty(
     $$ SELECT f.name FROM function f WHERE f.proname LIKE '\_%' AND f.proconfig IS NOT NULL $$,
     'no private function does: only public ones call them, and each would do it anew');
+
+-- who may what
+
+SELECT is_empty(
+    $$ SELECT f.name FROM function f WHERE f.prosecdef <> (f.proname NOT LIKE '\_%' AND f.proname NOT IN ('role_grant', 'role_revoke')) $$,
+    'every public function has its owner''s rights, so that none is needed on tables; not those that grant, nor private ones');
+SELECT is_empty(
+    $$ SELECT f.name FROM function f
+       WHERE f.proname NOT LIKE '\_%' AND f.proname NOT IN ('role_grant', 'role_revoke')
+         AND f.proname <> ALL (_producer() || _consumer() || _operator()) $$,
+    'every public function is for a producer, a consumer or an operator, but for those that grant');
+SELECT is_empty(
+    $$ SELECT n.name FROM unnest(_producer() || _consumer() || _operator()) AS n (name) WHERE NOT EXISTS (SELECT FROM function f WHERE f.proname = n.name) $$,
+    'what they may call is there');
+SELECT is_empty(
+    $$ SELECT n.name FROM unnest(_producer() || _consumer() || _operator()) AS n (name) WHERE n.name LIKE '\_%' AND n.name <> '_event_channel' $$,
+    'and public, but for the name of a channel that they may listen to');
 
 -- comments
 

@@ -1,6 +1,6 @@
 -- The interface: what programs name, exactly. A change here is a change of the contract.
 BEGIN;
-SELECT plan(18);
+SELECT plan(19);
 
 CREATE FUNCTION pg_temp.queue() RETURNS oid LANGUAGE sql STABLE
 AS $$ SELECT n.oid FROM pg_namespace n WHERE n.nspname = current_schema() $$;
@@ -32,7 +32,10 @@ SELECT results_eq(
        ('message_explain(id bigint) RETURNS message_explanation'),
        ('message_heartbeat(id bigint, num_attempts integer, lock_ms bigint DEFAULT NULL::bigint) RETURNS heartbeat_result'),
        ('message_status(ids bigint[]) RETURNS SETOF message_state'),
-       ('repair() RETURNS SETOF fault') $$,
+       ('repair() RETURNS SETOF fault'),
+       ('role_grant(role text, kind text, channel_prefix text DEFAULT NULL::text) RETURNS void'),
+       ('role_revoke(role text, kind text) RETURNS void'),
+       ('version_status() RETURNS version_state') $$,
     'the public functions, with names of arguments, defaults and results');
 
 SELECT results_eq(
@@ -44,7 +47,7 @@ SELECT results_eq(
          AND t.typname !~ '^_'
        ORDER BY t.typname COLLATE "C" $$,
     $$ VALUES ('cancel_result'), ('channel_explanation'), ('defer_result'), ('delete_result'), ('deleted'), ('dequeue_result'), ('dequeued'), ('fault'), ('heartbeat_result'),
-              ('message_explanation'), ('message_state'), ('message_status') $$,
+              ('message_explanation'), ('message_state'), ('message_status'), ('version_state') $$,
     'the public types');
 
 SELECT enum_has_labels(current_schema(), 'dequeue_result', '{MESSAGE_DEQUEUED,MESSAGE_NOT_AVAILABLE}', 'dequeue_result');
@@ -81,6 +84,11 @@ SELECT results_eq(
     $$ VALUES ('channel text'), ('reason text'), ('explanation text'), ('available_in_ms bigint'), ('num_available integer'), ('num_lanes_ahead integer'),
               ('num_locked integer'), ('locked_at timestamp with time zone'), ('max_concurrency integer'), ('release_interval_ms bigint') $$,
     'channel_explanation');
+
+SELECT results_eq(
+    $$ SELECT pg_temp.attributes('version_state') $$,
+    $$ VALUES ('version integer'), ('package_version text'), ('breaking_version integer') $$,
+    'version_state');
 
 -- The ledger, which tools and later releases read.
 SELECT results_eq(

@@ -172,9 +172,7 @@ class Statements:
             " AS p (channel, max_concurrency, release_interval_ms, is_cleared)"
         )
         self.event_channel = statement("SELECT {_event_channel}()")
-        self.version = statement(
-            "SELECT version, package_version, is_breaking FROM {migration} ORDER BY version DESC"
-        )
+        self.version = statement("SELECT version, package_version, breaking_version FROM {version_status}()")
 
 
 @functools.lru_cache(maxsize=64)
@@ -307,7 +305,8 @@ def check_version(statements: Statements) -> Operation[None]:
         if found is None or found.sqlstate not in _MISSING:
             raise
         raise _not_installed(statements.schema, found.sqlstate) from error
-    version, package, _ = rows[0] if rows else (0, "?", False)
+    version, package, breaking = rows[0]
+    version = version or 0  # an empty ledger
     if version == latest_migration():
         return
     queue = f'the queue in schema "{statements.schema}" is that of pylonny {package}, migration {version}'
@@ -316,7 +315,7 @@ def check_version(statements: Statements) -> Operation[None]:
             f"{queue}: older than this pylonny, {__version__}", _install(statements.schema)
         )
     newer = f"{queue}: newer than this pylonny, {__version__}"
-    if any(is_breaking for version, _, is_breaking in rows if version > latest_migration()):
+    if (breaking or 0) > latest_migration():
         raise VersionMismatchError(newer, "upgrade pylonny")
     import logging
 

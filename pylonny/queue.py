@@ -394,8 +394,7 @@ class _Queue(Part[R], Generic[R, M]):
     def check_version(self) -> Operation[None]:
         """See that the queue is installed, as this version of pylonny needs it: for the start of a program.
 
-        Raises NotInstalledError, or VersionMismatchError if it is an older or a newer one. The role needs
-        the right to read the schema's table `migration`.
+        Raises NotInstalledError, or VersionMismatchError if it is an older or a newer one.
         """
         return check_version(self._runner.statements)
 

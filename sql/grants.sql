@@ -11,6 +11,11 @@ REVOKE ALL ON FUNCTION
   {{ schema }}._sleepers_wake(),
   {{ schema }}._sleeper_nap_ms(),
   {{ schema }}._raise_invalid(text, text, text),
+  {{ schema }}._producer(),
+  {{ schema }}._bound_producer(),
+  {{ schema }}._consumer(),
+  {{ schema }}._operator(),
+  {{ schema }}._channels_check(text[]),
   {{ schema }}._is_alone(text),
   {{ schema }}._channel_admits(bigint, text, timestamptz, text),
   {{ schema }}.message_create(text, bytea, bigint, bigint),
@@ -56,5 +61,17 @@ REVOKE ALL ON FUNCTION
   {{ schema }}._schema_missing(),
   {{ schema }}.check(bigint),
   {{ schema }}.repair(),
-  {{ schema }}._objects()
+  {{ schema }}.version_status(),
+  {{ schema }}._objects(),
+  {{ schema }}._roles(),
+  {{ schema }}._roles_renew(),
+  {{ schema }}.role_revoke(text, text),
+  {{ schema }}.role_grant(text, text, text)
 FROM PUBLIC;
+
+-- Those that the owner has made something with role_grant.
+DO $do$
+BEGIN
+  PERFORM {{ schema }}._roles_renew();
+END
+$do$;

@@ -16,6 +16,13 @@
 {% include "functions/_sleeper_nap_ms.sql" %}
 {% include "functions/_raise_invalid.sql" %}
 
+-- What producers, consumers and operators may call
+{% include "functions/_producer.sql" %}
+{% include "functions/_bound_producer.sql" %}
+{% include "functions/_consumer.sql" %}
+{% include "functions/_operator.sql" %}
+{% include "functions/_channels_check.sql" %}
+
 -- Putting messages in
 {% include "functions/_is_alone.sql" %}
 {% include "functions/_channel_admits.sql" %}
@@ -77,8 +84,13 @@
 {% include "functions/check.sql" %}
 {% include "functions/repair.sql" %}
 
--- Telling what differs from what was installed
+-- Telling what is installed, and what differs from it
+{% include "functions/version_status.sql" %}
 {% include "functions/_objects.sql" %}
 
 -- Who may do what
+{% include "functions/_roles.sql" %}
+{% include "functions/_roles_renew.sql" %}
+{% include "functions/role_revoke.sql" %}
+{% include "functions/role_grant.sql" %}
 {% include "grants.sql" %}

@@ -22,6 +22,7 @@ BEGIN
       ('migration', 'migration_version_pkey', 'PRIMARY KEY (version)', true),
       ('template', 'template_path_pkey', 'PRIMARY KEY (path)', true),
       ('object', 'object_kind_name_part_pkey', 'PRIMARY KEY (kind, name, part)', true),
+      ('producer', 'producer_role_pkey', 'PRIMARY KEY (role)', true),
       ('message', 'message_id_pkey', 'PRIMARY KEY (id)', true),
       ('message', 'message_channel_check', 'CHECK ((channel IS NULL) = (lane = 0))', true),
       ('channel_policy', 'channel_policy_channel_id_pkey', 'PRIMARY KEY (channel, id)', true)

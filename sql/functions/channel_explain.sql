@@ -1,6 +1,7 @@
 CREATE OR REPLACE FUNCTION {{ schema }}.channel_explain(channel text)
 RETURNS {{ schema }}.channel_explanation
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off

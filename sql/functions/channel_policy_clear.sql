@@ -1,6 +1,7 @@
 CREATE OR REPLACE FUNCTION {{ schema }}.channel_policy_clear(channel text)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN

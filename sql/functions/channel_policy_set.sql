@@ -1,6 +1,7 @@
 CREATE OR REPLACE FUNCTION {{ schema }}.channel_policy_set(channel text, max_concurrency integer DEFAULT NULL, release_interval_ms bigint DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 -- Only inserts: a version and a wake. It waits for nobody, and nobody for it.

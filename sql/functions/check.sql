@@ -1,6 +1,7 @@
 CREATE OR REPLACE FUNCTION {{ schema }}.check(max_open_ms bigint DEFAULT 60000)
 RETURNS SETOF {{ schema }}.fault
 LANGUAGE plpgsql STABLE ROWS 10
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS $function$

@@ -1,6 +1,7 @@
 CREATE OR REPLACE FUNCTION {{ schema }}.message_create(channel text, content bytea, lock_ms bigint, delay_ms bigint DEFAULT 0)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
@@ -27,6 +28,10 @@ BEGIN
   END IF;
   IF message_create.delay_ms IS NULL OR message_create.delay_ms NOT BETWEEN -3155760000000 AND 3155760000000 THEN
     PERFORM {{ schema }}._raise_invalid('delay_ms', message_create.delay_ms::text, 'Give milliseconds from -3155760000000 to 3155760000000 (100 years either way).');
+  END IF;
+
+  IF session_user <> current_user AND has_function_privilege(session_user, $regprocedure${{ schema }}._bound_producer()$regprocedure$::regprocedure, 'EXECUTE') THEN
+    PERFORM {{ schema }}._channels_check(ARRAY[message_create.channel]);
   END IF;
 
   IF message_create.channel IS NOT NULL THEN
@@ -62,4 +67,4 @@ END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.message_create(text, bytea, bigint, bigint) IS
 'Puts a message into a channel and returns its id.
-It can be dequeued once the calling transaction has committed and delay_ms milliseconds have passed since the call; a negative delay puts it ahead of others in its channel. channel NULL: no channel; all such messages share one turn, first in, first out. lock_ms is for how many milliseconds a dequeue locks it and a heartbeat extends the lock. Errors: 22004, 22023.';
+It can be dequeued once the calling transaction has committed and delay_ms milliseconds have passed since the call; a negative delay puts it ahead of others in its channel. channel NULL: no channel; all such messages share one turn, first in, first out. lock_ms is for how many milliseconds a dequeue locks it and a heartbeat extends the lock. Errors: 42501 if the role is bound to other channels, 22004, 22023.';

@@ -1,6 +1,7 @@
 CREATE OR REPLACE FUNCTION {{ schema }}.message_create_many(channels text[], contents bytea[], lock_ms bigint[], delay_ms bigint[] DEFAULT '{0}')
 RETURNS SETOF bigint
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
@@ -55,6 +56,10 @@ BEGIN
     END IF;
   END IF;
 
+  IF session_user <> current_user AND has_function_privilege(session_user, $regprocedure${{ schema }}._bound_producer()$regprocedure$::regprocedure, 'EXECUTE') THEN
+    PERFORM {{ schema }}._channels_check(COALESCE(message_create_many.channels, ARRAY[NULL]));
+  END IF;
+
   WITH given AS (
     SELECT u.channel, CASE WHEN u.channel IS NULL THEN 0 ELSE {{ schema }}._lane(u.channel) END AS lane,
            u.content, u.lock_ms, u.delay_ms, v_now + u.delay_ms * interval '1 ms' AS at, u.n
@@ -88,4 +93,4 @@ END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.message_create_many(text[], bytea[], bigint[], bigint[]) IS
 'Puts many messages in at once and returns their ids in the order of the input.
-channels NULL, or an element NULL: no channel. lock_ms and delay_ms, in milliseconds, have one element for all or as many as contents. Each message is as by message_create. Errors: 22004, 22023, also for arrays of lengths that do not fit; then nothing is created.';
+channels NULL, or an element NULL: no channel. lock_ms and delay_ms, in milliseconds, have one element for all or as many as contents. Each message is as by message_create. Errors: 42501 if the role is bound to other channels, 22004, 22023, also for arrays of lengths that do not fit; then nothing is created.';

@@ -1,6 +1,7 @@
 CREATE OR REPLACE FUNCTION {{ schema }}.message_defer(id bigint, num_attempts integer, delay_ms bigint DEFAULT 0, state bytea DEFAULT NULL)
 RETURNS {{ schema }}.defer_result
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off

@@ -1,6 +1,7 @@
 CREATE OR REPLACE FUNCTION {{ schema }}.message_dequeue(max_messages integer DEFAULT 1, lock_ms bigint DEFAULT NULL)
 RETURNS SETOF {{ schema }}.dequeued
 LANGUAGE plpgsql VOLATILE ROWS 10
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off

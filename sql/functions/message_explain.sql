@@ -1,6 +1,7 @@
 CREATE OR REPLACE FUNCTION {{ schema }}.message_explain(id bigint)
 RETURNS {{ schema }}.message_explanation
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off

@@ -1,6 +1,7 @@
 CREATE OR REPLACE FUNCTION {{ schema }}.repair()
 RETURNS SETOF {{ schema }}.fault
 LANGUAGE plpgsql VOLATILE ROWS 10
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS $function$

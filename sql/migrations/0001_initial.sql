@@ -76,6 +76,15 @@ CREATE UNLOGGED SEQUENCE {{ schema }}.timer_mark AS bigint MINVALUE -92233720368
 COMMENT ON SEQUENCE {{ schema }}.timer_mark IS 'Where the search for timers that are over begins while generations are in use, in microseconds since 1970.';
 
 
+CREATE TABLE {{ schema }}.producer (
+  role           regrole NOT NULL,
+  channel_prefix text    NOT NULL,
+  CONSTRAINT producer_role_pkey PRIMARY KEY (role)
+);
+COMMENT ON TABLE {{ schema }}.producer IS 'The roles that may create messages in some channels only. What a role may is in the catalog: see _roles.';
+COMMENT ON COLUMN {{ schema }}.producer.role IS 'The role; of one that is gone nothing is made.';
+COMMENT ON COLUMN {{ schema }}.producer.channel_prefix IS 'What the names of its channels begin with.';
+
 CREATE TABLE {{ schema }}.message (
   id           bigint      GENERATED ALWAYS AS IDENTITY,
   lane         bigint      NOT NULL,
@@ -269,6 +278,16 @@ COMMENT ON COLUMN {{ schema }}.message_state.created_at IS 'When it was created.
 COMMENT ON COLUMN {{ schema }}.message_state.dequeue_at IS 'When it is or was due.';
 COMMENT ON COLUMN {{ schema }}.message_state.locked_at IS 'When it was dequeued last; NULL if never.';
 COMMENT ON COLUMN {{ schema }}.message_state.unlock_at IS 'When the lock of its last dequeue ends or ended; NULL if it was not dequeued since its creation or deferral.';
+
+CREATE TYPE {{ schema }}.version_state AS (
+  version          integer,
+  package_version  text,
+  breaking_version integer
+);
+COMMENT ON TYPE {{ schema }}.version_state IS 'What version_status answers. It may grow at the end: name the columns that you read.';
+COMMENT ON COLUMN {{ schema }}.version_state.version IS 'Number of the last migration; NULL if the ledger is empty.';
+COMMENT ON COLUMN {{ schema }}.version_state.package_version IS 'Version of the package that applied it.';
+COMMENT ON COLUMN {{ schema }}.version_state.breaking_version IS 'Number of the last migration after which older packages cannot use the schema; NULL if there is none.';
 
 CREATE TYPE {{ schema }}.fault AS (
   kind       text,

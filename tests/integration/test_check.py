@@ -185,6 +185,7 @@ CONSTRAINTS = {
     "migration_version_pkey": "migration",
     "template_path_pkey": "template",
     "object_kind_name_part_pkey": "object",
+    "producer_role_pkey": "producer",
 }
 
 

@@ -173,6 +173,15 @@ CREATE UNLOGGED SEQUENCE "lonny".timer_mark AS bigint MINVALUE -9223372036854775
 COMMENT ON SEQUENCE "lonny".timer_mark IS 'Where the search for timers that are over begins while generations are in use, in microseconds since 1970.';
 
 
+CREATE TABLE "lonny".producer (
+  role           regrole NOT NULL,
+  channel_prefix text    NOT NULL,
+  CONSTRAINT producer_role_pkey PRIMARY KEY (role)
+);
+COMMENT ON TABLE "lonny".producer IS 'The roles that may create messages in some channels only. What a role may is in the catalog: see _roles.';
+COMMENT ON COLUMN "lonny".producer.role IS 'The role; of one that is gone nothing is made.';
+COMMENT ON COLUMN "lonny".producer.channel_prefix IS 'What the names of its channels begin with.';
+
 CREATE TABLE "lonny".message (
   id           bigint      GENERATED ALWAYS AS IDENTITY,
   lane         bigint      NOT NULL,
@@ -367,6 +376,16 @@ COMMENT ON COLUMN "lonny".message_state.dequeue_at IS 'When it is or was due.';
 COMMENT ON COLUMN "lonny".message_state.locked_at IS 'When it was dequeued last; NULL if never.';
 COMMENT ON COLUMN "lonny".message_state.unlock_at IS 'When the lock of its last dequeue ends or ended; NULL if it was not dequeued since its creation or deferral.';
 
+CREATE TYPE "lonny".version_state AS (
+  version          integer,
+  package_version  text,
+  breaking_version integer
+);
+COMMENT ON TYPE "lonny".version_state IS 'What version_status answers. It may grow at the end: name the columns that you read.';
+COMMENT ON COLUMN "lonny".version_state.version IS 'Number of the last migration; NULL if the ledger is empty.';
+COMMENT ON COLUMN "lonny".version_state.package_version IS 'Version of the package that applied it.';
+COMMENT ON COLUMN "lonny".version_state.breaking_version IS 'Number of the last migration after which older packages cannot use the schema; NULL if there is none.';
+
 CREATE TYPE "lonny".fault AS (
   kind       text,
   promise    integer,
@@ -424,7 +443,7 @@ COMMENT ON COLUMN "lonny".channel_explanation.max_concurrency IS 'The limit that
 COMMENT ON COLUMN "lonny".channel_explanation.release_interval_ms IS 'The interval that is in force, in milliseconds.';
 
 INSERT INTO "lonny".migration (version, name, checksum, package_version, is_breaking, applied_at)
-VALUES (1, 'initial', '56adecfb01c593285ae19d3e0e795fd2475548b274ac239991eed90682249802', '0.1.0', false, clock_timestamp());
+VALUES (1, 'initial', '86b12deaa24b3e7ebabffee807e4a64f4228fccf66b504cc4e2f01927706bbbe', '0.1.0', false, clock_timestamp());
 DELETE FROM "lonny".object;
 
 
@@ -579,6 +598,75 @@ $function$;
 COMMENT ON FUNCTION "lonny"._raise_invalid(text, text, text) IS 'Refuses an argument: 22004 if it is NULL, else 22023, with its name, its value and what would be right.';
 
 
+-- What producers, consumers and operators may call
+CREATE OR REPLACE FUNCTION "lonny"._producer()
+RETURNS text[]
+LANGUAGE sql IMMUTABLE
+AS $function$
+  SELECT ARRAY['message_create', 'message_create_many', 'version_status', '_event_channel']
+$function$;
+COMMENT ON FUNCTION "lonny"._producer() IS
+'The functions that a producer may call, by name. Who has the right to call this one is a producer.';
+
+CREATE OR REPLACE FUNCTION "lonny"._bound_producer()
+RETURNS text[]
+LANGUAGE sql IMMUTABLE
+AS $function$
+  SELECT "lonny"._producer()
+$function$;
+COMMENT ON FUNCTION "lonny"._bound_producer() IS
+'The functions that a producer of some channels only may call, by name. Who has the right to call this one, and not _producer, is one.';
+
+CREATE OR REPLACE FUNCTION "lonny"._consumer()
+RETURNS text[]
+LANGUAGE sql IMMUTABLE
+AS $function$
+  SELECT ARRAY['message_dequeue', 'message_delete', 'message_delete_many', 'message_defer', 'message_heartbeat', 'version_status', '_event_channel']
+$function$;
+COMMENT ON FUNCTION "lonny"._consumer() IS
+'The functions that a consumer may call, by name. Who has the right to call this one is a consumer.';
+
+CREATE OR REPLACE FUNCTION "lonny"._operator()
+RETURNS text[]
+LANGUAGE sql IMMUTABLE
+AS $function$
+  SELECT ARRAY['channel_policy_set', 'channel_policy_clear', 'message_cancel', 'message_status', 'message_explain', 'channel_explain', 'check', 'repair',
+               'version_status', '_event_channel']
+$function$;
+COMMENT ON FUNCTION "lonny"._operator() IS
+'The functions that an operator may call, by name. Who has the right to call this one is an operator.';
+
+CREATE OR REPLACE FUNCTION "lonny"._channels_check(p_channels text[])
+RETURNS void
+LANGUAGE plpgsql STABLE
+AS $function$
+-- A function that runs with its owner's rights sees of its caller only the role that has logged in, so that one is looked at.
+DECLARE
+  v_channel  text;
+  v_prefixes text;
+BEGIN
+  -- Bound as one role that it inherits from, and free as another; superusers are everything.
+  IF has_function_privilege(session_user, $regprocedure$"lonny"._producer()$regprocedure$::regprocedure, 'EXECUTE') THEN
+    RETURN;
+  END IF;
+  SELECT u.channel INTO v_channel
+    FROM unnest(p_channels) WITH ORDINALITY AS u (channel, n)
+   WHERE NOT EXISTS (SELECT FROM "lonny".producer p
+                      WHERE starts_with(u.channel, p.channel_prefix) AND pg_has_role(session_user, p.role, 'USAGE'))
+   ORDER BY u.n LIMIT 1;
+  IF FOUND THEN
+    SELECT string_agg(quote_literal(p.channel_prefix), ' or ' ORDER BY p.channel_prefix) INTO v_prefixes
+      FROM "lonny".producer p WHERE pg_has_role(session_user, p.role, 'USAGE');
+    RAISE EXCEPTION 'role "%" may create messages only in channels that begin with %, not %', session_user, COALESCE(v_prefixes, 'nothing'),
+        CASE WHEN v_channel IS NULL THEN 'without a channel' ELSE 'in ' || quote_literal(left(v_channel, 80)) END
+      USING ERRCODE = 'insufficient_privilege', HINT = 'Choose another channel, or have the owner of the queue call role_grant with another prefix.';
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._channels_check(text[]) IS
+'Refuses, with 42501, channels in which the role that has logged in may not create messages, because it is bound to others.';
+
+
 -- Putting messages in
 CREATE OR REPLACE FUNCTION "lonny"._is_alone(p_call_stack text)
 RETURNS boolean
@@ -646,6 +734,7 @@ To be asked before the transaction has written anything. If it is allowed the ch
 CREATE OR REPLACE FUNCTION "lonny".message_create(channel text, content bytea, lock_ms bigint, delay_ms bigint DEFAULT 0)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
@@ -672,6 +761,10 @@ BEGIN
   END IF;
   IF message_create.delay_ms IS NULL OR message_create.delay_ms NOT BETWEEN -3155760000000 AND 3155760000000 THEN
     PERFORM "lonny"._raise_invalid('delay_ms', message_create.delay_ms::text, 'Give milliseconds from -3155760000000 to 3155760000000 (100 years either way).');
+  END IF;
+
+  IF session_user <> current_user AND has_function_privilege(session_user, $regprocedure$"lonny"._bound_producer()$regprocedure$::regprocedure, 'EXECUTE') THEN
+    PERFORM "lonny"._channels_check(ARRAY[message_create.channel]);
   END IF;
 
   IF message_create.channel IS NOT NULL THEN
@@ -707,11 +800,12 @@ END
 $function$;
 COMMENT ON FUNCTION "lonny".message_create(text, bytea, bigint, bigint) IS
 'Puts a message into a channel and returns its id.
-It can be dequeued once the calling transaction has committed and delay_ms milliseconds have passed since the call; a negative delay puts it ahead of others in its channel. channel NULL: no channel; all such messages share one turn, first in, first out. lock_ms is for how many milliseconds a dequeue locks it and a heartbeat extends the lock. Errors: 22004, 22023.';
+It can be dequeued once the calling transaction has committed and delay_ms milliseconds have passed since the call; a negative delay puts it ahead of others in its channel. channel NULL: no channel; all such messages share one turn, first in, first out. lock_ms is for how many milliseconds a dequeue locks it and a heartbeat extends the lock. Errors: 42501 if the role is bound to other channels, 22004, 22023.';
 
 CREATE OR REPLACE FUNCTION "lonny".message_create_many(channels text[], contents bytea[], lock_ms bigint[], delay_ms bigint[] DEFAULT '{0}')
 RETURNS SETOF bigint
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
@@ -766,6 +860,10 @@ BEGIN
     END IF;
   END IF;
 
+  IF session_user <> current_user AND has_function_privilege(session_user, $regprocedure$"lonny"._bound_producer()$regprocedure$::regprocedure, 'EXECUTE') THEN
+    PERFORM "lonny"._channels_check(COALESCE(message_create_many.channels, ARRAY[NULL]));
+  END IF;
+
   WITH given AS (
     SELECT u.channel, CASE WHEN u.channel IS NULL THEN 0 ELSE "lonny"._lane(u.channel) END AS lane,
            u.content, u.lock_ms, u.delay_ms, v_now + u.delay_ms * interval '1 ms' AS at, u.n
@@ -799,7 +897,7 @@ END
 $function$;
 COMMENT ON FUNCTION "lonny".message_create_many(text[], bytea[], bigint[], bigint[]) IS
 'Puts many messages in at once and returns their ids in the order of the input.
-channels NULL, or an element NULL: no channel. lock_ms and delay_ms, in milliseconds, have one element for all or as many as contents. Each message is as by message_create. Errors: 22004, 22023, also for arrays of lengths that do not fit; then nothing is created.';
+channels NULL, or an element NULL: no channel. lock_ms and delay_ms, in milliseconds, have one element for all or as many as contents. Each message is as by message_create. Errors: 42501 if the role is bound to other channels, 22004, 22023, also for arrays of lengths that do not fit; then nothing is created.';
 
 
 -- Deciding when a message becomes ready
@@ -2125,6 +2223,7 @@ p_lock_ms as of _take_one, p_is_alone as of _is_alone.';
 CREATE OR REPLACE FUNCTION "lonny".message_dequeue(max_messages integer DEFAULT 1, lock_ms bigint DEFAULT NULL)
 RETURNS SETOF "lonny".dequeued
 LANGUAGE plpgsql VOLATILE ROWS 10
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
@@ -2318,6 +2417,7 @@ COMMENT ON FUNCTION "lonny"._places_freed(bigint[], text[]) IS
 CREATE OR REPLACE FUNCTION "lonny".message_delete(id bigint, num_attempts integer)
 RETURNS "lonny".delete_result
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
@@ -2357,6 +2457,7 @@ num_attempts is the fencing token that message_dequeue returned; with another on
 CREATE OR REPLACE FUNCTION "lonny".message_delete_many(ids bigint[], num_attempts integer[])
 RETURNS SETOF "lonny".deleted
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
@@ -2437,6 +2538,7 @@ Each is as by message_delete; one given twice is deleted once and then MESSAGE_N
 CREATE OR REPLACE FUNCTION "lonny".message_defer(id bigint, num_attempts integer, delay_ms bigint DEFAULT 0, state bytea DEFAULT NULL)
 RETURNS "lonny".defer_result
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
@@ -2491,6 +2593,7 @@ state is kept with the message for the next delivery; NULL keeps the state that 
 CREATE OR REPLACE FUNCTION "lonny".message_heartbeat(id bigint, num_attempts integer, lock_ms bigint DEFAULT NULL)
 RETURNS "lonny".heartbeat_result
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
@@ -2535,6 +2638,7 @@ lock_ms replaces the message''s own lock time from now on; NULL keeps it. Never 
 CREATE OR REPLACE FUNCTION "lonny".message_cancel(id bigint)
 RETURNS "lonny".cancel_result
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
@@ -2573,6 +2677,7 @@ A lock that is over does not count, even if no dequeue has noticed. Its event is
 CREATE OR REPLACE FUNCTION "lonny".message_status(ids bigint[])
 RETURNS SETOF "lonny".message_state
 LANGUAGE plpgsql STABLE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
@@ -2625,6 +2730,7 @@ COMMENT ON FUNCTION "lonny"._policy_add(text, integer, bigint) IS
 CREATE OR REPLACE FUNCTION "lonny".channel_policy_set(channel text, max_concurrency integer DEFAULT NULL, release_interval_ms bigint DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 -- Only inserts: a version and a wake. It waits for nobody, and nobody for it.
@@ -2649,6 +2755,7 @@ max_concurrency NULL: no limit, 0: paused; release_interval_ms NULL or 0: no int
 CREATE OR REPLACE FUNCTION "lonny".channel_policy_clear(channel text)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
@@ -2787,6 +2894,7 @@ COMMENT ON FUNCTION "lonny"._lanes_ahead(bigint, timestamptz) IS
 CREATE OR REPLACE FUNCTION "lonny".message_explain(id bigint)
 RETURNS "lonny".message_explanation
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
@@ -2865,6 +2973,7 @@ reason is GONE, LOCKED (by a worker), DELAYED, PAUSED, INTERVAL (its channel''s 
 CREATE OR REPLACE FUNCTION "lonny".channel_explain(channel text)
 RETURNS "lonny".channel_explanation
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
@@ -2962,6 +3071,7 @@ BEGIN
       ('migration', 'migration_version_pkey', 'PRIMARY KEY (version)', true),
       ('template', 'template_path_pkey', 'PRIMARY KEY (path)', true),
       ('object', 'object_kind_name_part_pkey', 'PRIMARY KEY (kind, name, part)', true),
+      ('producer', 'producer_role_pkey', 'PRIMARY KEY (role)', true),
       ('message', 'message_id_pkey', 'PRIMARY KEY (id)', true),
       ('message', 'message_channel_check', 'CHECK ((channel IS NULL) = (lane = 0))', true),
       ('channel_policy', 'channel_policy_channel_id_pkey', 'PRIMARY KEY (channel, id)', true)
@@ -2977,6 +3087,7 @@ COMMENT ON FUNCTION "lonny"._schema_missing() IS
 CREATE OR REPLACE FUNCTION "lonny".check(max_open_ms bigint DEFAULT 60000)
 RETURNS SETOF "lonny".fault
 LANGUAGE plpgsql STABLE ROWS 10
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS $function$
@@ -3092,6 +3203,7 @@ It reads each table as a whole, once or twice (about a second for a million mess
 CREATE OR REPLACE FUNCTION "lonny".repair()
 RETURNS SETOF "lonny".fault
 LANGUAGE plpgsql VOLATILE ROWS 10
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS $function$
@@ -3189,7 +3301,20 @@ COMMENT ON FUNCTION "lonny".repair() IS
 At most 1000 faults of a kind are mended in a call; TRANSACTION_OPEN and SCHEMA_INCOMPLETE are left to you. Like all functions here it waits for nobody.';
 
 
--- Telling what differs from what was installed
+-- Telling what is installed, and what differs from it
+CREATE OR REPLACE FUNCTION "lonny".version_status()
+RETURNS "lonny".version_state
+LANGUAGE sql STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+SELECT (max(m.version), (SELECT l.package_version FROM "lonny".migration l ORDER BY l.version DESC LIMIT 1),
+        max(m.version) FILTER (WHERE m.is_breaking))::"lonny".version_state
+  FROM "lonny".migration m
+$function$;
+COMMENT ON FUNCTION "lonny".version_status() IS
+'Which version of the queue is installed, for programs that ask whether they go with it.';
+
 CREATE OR REPLACE FUNCTION "lonny"._objects()
 RETURNS TABLE (kind text, name text, part text, checksum text)
 LANGUAGE sql STABLE
@@ -3254,6 +3379,131 @@ To be called with the search path of the public functions. Of functions only tho
 
 
 -- Who may do what
+CREATE OR REPLACE FUNCTION "lonny"._roles()
+RETURNS TABLE (role regrole, kind text, channel_prefix text, functions text[])
+LANGUAGE sql STABLE
+AS $function$
+-- Kept in the catalog, as rights on four functions: so they follow a role that is renamed, hinder that it is dropped, go with DROP OWNED, are
+-- there after a pg_upgrade, and in a dump. Each is granted to a role by itself; what it inherits, or may because it is the owner, is not in it.
+SELECT a.grantee::regrole, k.kind, p.channel_prefix, k.functions
+  FROM (VALUES ('_producer', 'producer', "lonny"._producer()), ('_bound_producer', 'producer', "lonny"._bound_producer()),
+               ('_consumer', 'consumer', "lonny"._consumer()), ('_operator', 'operator', "lonny"._operator())) AS k (name, kind, functions)
+  JOIN pg_proc f ON f.proname = k.name
+  JOIN pg_namespace n ON n.oid = f.pronamespace AND n.nspname = 'lonny'
+ CROSS JOIN LATERAL aclexplode(f.proacl) a
+  LEFT JOIN "lonny".producer p ON p.role = a.grantee AND k.name = '_bound_producer'
+ WHERE a.grantee NOT IN (0, f.proowner)
+$function$;
+COMMENT ON FUNCTION "lonny"._roles() IS
+'The roles that role_grant has made something, and what: one row each, with the names of the functions that they may call.';
+
+CREATE OR REPLACE FUNCTION "lonny"._roles_renew()
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- A function that an upgrade has made anew, or put in the place of one that it has renamed, has no rights on it.
+DECLARE
+  v_grant record;
+BEGIN
+  FOR v_grant IN
+    SELECT DISTINCT f.oid::regprocedure AS function, r.role
+      FROM "lonny"._roles() r
+      JOIN pg_proc f ON f.proname = ANY (r.functions)
+      JOIN pg_namespace n ON n.oid = f.pronamespace AND n.nspname = 'lonny'
+     WHERE NOT EXISTS (SELECT FROM aclexplode(f.proacl) a WHERE a.grantee = r.role)
+  LOOP
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', v_grant.function, v_grant.role);
+  END LOOP;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._roles_renew() IS
+'Grants producers, consumers and operators what functions they lack. Every install does it.';
+
+CREATE OR REPLACE FUNCTION "lonny".role_revoke(role text, kind text)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+-- With the rights of its caller, as role_grant.
+DECLARE
+  v_role     regrole;
+  v_function regprocedure;
+BEGIN
+  IF role_revoke.role IS NULL THEN
+    PERFORM "lonny"._raise_invalid('role', NULL, 'Give the name of a role.');
+  END IF;
+  IF role_revoke.kind IS NULL OR role_revoke.kind NOT IN ('producer', 'consumer', 'operator') THEN
+    PERFORM "lonny"._raise_invalid('kind', role_revoke.kind, 'Give producer, consumer or operator.');
+  END IF;
+  SELECT r.oid INTO v_role FROM pg_roles r WHERE r.rolname = role_revoke.role;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'role "%" does not exist', role_revoke.role
+      USING ERRCODE = 'undefined_object', HINT = format('Create it, with  CREATE ROLE %I LOGIN  or correct the name.', role_revoke.role);
+  END IF;
+  -- One at a time, and not beside an install, which takes this lock too: PostgreSQL refuses to change the rights on a function twice at once.
+  PERFORM pg_advisory_xact_lock(hashtextextended('lonny', 0));
+
+  DELETE FROM "lonny".producer p WHERE p.role = v_role AND role_revoke.kind = 'producer';
+  FOR v_function IN
+    SELECT f.oid
+      FROM "lonny"._roles() r
+      JOIN pg_proc f ON f.proname = ANY (r.functions || ('_' || r.kind) || CASE WHEN r.kind = 'producer' THEN '_bound_producer' END)
+      JOIN pg_namespace n ON n.oid = f.pronamespace AND n.nspname = 'lonny'
+     WHERE r.role = v_role AND r.kind = role_revoke.kind
+       AND NOT EXISTS (SELECT FROM "lonny"._roles() other
+                        WHERE other.role = v_role AND other.kind <> role_revoke.kind AND f.proname = ANY (other.functions))
+  LOOP
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM %s', v_function, v_role);
+  END LOOP;
+  IF NOT EXISTS (SELECT FROM "lonny"._roles() r WHERE r.role = v_role) AND has_schema_privilege('lonny', 'USAGE WITH GRANT OPTION') THEN
+    EXECUTE format('REVOKE USAGE ON SCHEMA %I FROM %s', 'lonny', v_role);
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION "lonny".role_revoke(text, text) IS
+'Takes back what role_grant has given a role: it is no producer, consumer or operator any more.
+The functions that it needs as something else stay; with the last one goes the right to use the schema. If it was none, nothing happens. A role that is to be dropped needs it before, or DROP OWNED. Only the owner of the queue may call it. Errors: 22004, 22023; 42704 if there is no such role.';
+
+CREATE OR REPLACE FUNCTION "lonny".role_grant(role text, kind text, channel_prefix text DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+-- With the rights of its caller, who has to be the owner: nobody else may grant these.
+DECLARE
+  v_role   regrole;
+  v_schema oid := (SELECT n.oid FROM pg_namespace n WHERE n.nspname = 'lonny');
+BEGIN
+  IF role_grant.channel_prefix IS NOT NULL AND role_grant.kind <> 'producer' THEN
+    PERFORM "lonny"._raise_invalid('channel_prefix', role_grant.channel_prefix, 'Only a producer can be bound to channels: give kind producer, or no prefix.');
+  END IF;
+  IF octet_length(role_grant.channel_prefix) NOT BETWEEN 1 AND 512 THEN
+    PERFORM "lonny"._raise_invalid('channel_prefix', role_grant.channel_prefix, 'Give 1 to 512 bytes, or NULL for all channels.');
+  END IF;
+  -- A producer is bound or not: the last grant says.
+  PERFORM "lonny".role_revoke(role_grant.role, role_grant.kind);
+
+  SELECT r.oid INTO v_role FROM pg_roles r WHERE r.rolname = role_grant.role;
+  IF NOT has_schema_privilege(v_role, v_schema, 'USAGE') THEN
+    IF NOT has_schema_privilege(v_schema, 'USAGE WITH GRANT OPTION') THEN
+      RAISE EXCEPTION 'role "%" may not let "%" use schema "%", which is not its own', current_user, role_grant.role, 'lonny'
+        USING ERRCODE = 'insufficient_privilege',
+              HINT = format('Have its owner run  GRANT USAGE ON SCHEMA %I TO %s  and try again.', 'lonny', v_role);
+    END IF;
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', 'lonny', v_role);
+  END IF;
+  IF role_grant.channel_prefix IS NOT NULL THEN
+    INSERT INTO "lonny".producer (role, channel_prefix) VALUES (v_role, role_grant.channel_prefix);
+  END IF;
+  EXECUTE format('GRANT EXECUTE ON FUNCTION %I.%I() TO %s', 'lonny',
+                 CASE WHEN role_grant.channel_prefix IS NULL THEN '_' || role_grant.kind ELSE '_bound_producer' END, v_role);
+  PERFORM "lonny"._roles_renew();
+END
+$function$;
+COMMENT ON FUNCTION "lonny".role_grant(text, text, text) IS
+'Makes a role a producer, a consumer or an operator of the queue: lets it call what these need, and nothing else.
+A producer creates messages; a consumer dequeues them, and deletes, defers and keeps what it has; an operator sets policies, cancels, and looks at what there is. A role may be several of these: call it for each. No role needs rights on the tables. channel_prefix, for a producer, binds it to channels whose names begin so; NULL, to none. It is looked for by the role that has logged in: that one, or what it inherits from, has to be the one that is bound; SET ROLE does not matter. Only the owner of the queue may call it. Errors: 22004, 22023; 42704 if there is no such role.';
+
 -- Nothing is granted to PUBLIC: the owner of the schema decides who may use it. PostgreSQL grants PUBLIC nothing on new tables and
 -- sequences, but the right to call new functions.
 REVOKE ALL ON FUNCTION
@@ -3267,6 +3517,11 @@ REVOKE ALL ON FUNCTION
   "lonny"._sleepers_wake(),
   "lonny"._sleeper_nap_ms(),
   "lonny"._raise_invalid(text, text, text),
+  "lonny"._producer(),
+  "lonny"._bound_producer(),
+  "lonny"._consumer(),
+  "lonny"._operator(),
+  "lonny"._channels_check(text[]),
   "lonny"._is_alone(text),
   "lonny"._channel_admits(bigint, text, timestamptz, text),
   "lonny".message_create(text, bytea, bigint, bigint),
@@ -3312,8 +3567,20 @@ REVOKE ALL ON FUNCTION
   "lonny"._schema_missing(),
   "lonny".check(bigint),
   "lonny".repair(),
-  "lonny"._objects()
+  "lonny".version_status(),
+  "lonny"._objects(),
+  "lonny"._roles(),
+  "lonny"._roles_renew(),
+  "lonny".role_revoke(text, text),
+  "lonny".role_grant(text, text, text)
 FROM PUBLIC;
+
+-- Those that the owner has made something with role_grant.
+DO $do$
+BEGIN
+  PERFORM "lonny"._roles_renew();
+END
+$do$;
 
 
 DELETE FROM "lonny".template;
@@ -3328,10 +3595,15 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_sleepers_wake.sql', '76b8560cd04b1e24356d56824d34299af52357baaceb9bfc108899e1bf6da288', '0.1.0', clock_timestamp()),
   ('functions/_sleeper_nap_ms.sql', '57f9f93e38e006fee50b847946898b88e1e53d017154de0714e4dd0e596ed40d', '0.1.0', clock_timestamp()),
   ('functions/_raise_invalid.sql', 'ba7e6ea088c81a4a30658d01c6bd1518993911596f0e08621b5faadf431044fb', '0.1.0', clock_timestamp()),
+  ('functions/_producer.sql', 'd8ae1d11068553eb635d5dba49f6f3fbdbcaee0241549e6f58d75d1cdf2599cf', '0.1.0', clock_timestamp()),
+  ('functions/_bound_producer.sql', '700315a214feb59e7152d50ab5875d66e7e721ea4b08e9a4666637904ecc2be9', '0.1.0', clock_timestamp()),
+  ('functions/_consumer.sql', '1d6e70f16eaca632aec4dec8958bc068338ce34d9b131433cb6637009b897822', '0.1.0', clock_timestamp()),
+  ('functions/_operator.sql', 'f3985303b4122f5dc9a1564412b4096e20f83162c9ff8d04aff876c0375d86d0', '0.1.0', clock_timestamp()),
+  ('functions/_channels_check.sql', '7af092ddf7d11dd5c5fc362cc7f9f5d0ef43e789f7443a328aa41a4a149936f8', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
   ('functions/_channel_admits.sql', 'e45a652c7c1dbae0216182f6ea4938dec9d4af85be13fba5223bbedd37f1e222', '0.1.0', clock_timestamp()),
-  ('functions/message_create.sql', '8c44ddf431f62f4f4931ee37e3e3c146b2d3432d59fc4620d045b23128232a14', '0.1.0', clock_timestamp()),
-  ('functions/message_create_many.sql', '531b75cb120a080c427a599400b25eaae4082ce061e7422574367928915b6874', '0.1.0', clock_timestamp()),
+  ('functions/message_create.sql', 'c68b39d07dd53d62ffb5b0b78a7b332d1cb71ebc1950ad1b15f865e5b3dea2c3', '0.1.0', clock_timestamp()),
+  ('functions/message_create_many.sql', 'c2ec44e60bcadeb4221f6c619bb8867264d5e4a9dd26fc22f94a2f9312fd46e2', '0.1.0', clock_timestamp()),
   ('functions/_channel_survey.sql', '4bb5bc0eca36a3dcb62c73d02548262c454e39084b594f5d9d626d1ce20293b2', '0.1.0', clock_timestamp()),
   ('functions/_timer_set.sql', '2936d9e8af9c5b017163739580a6798a621a14ac8b54b48c5ae1aecff9ac17a7', '0.1.0', clock_timestamp()),
   ('functions/_channel_advance.sql', '6b6b0c9dcf15a4ddb0096df456deb2cab106e06f1d28f04d7d53551b76fed7a5', '0.1.0', clock_timestamp()),
@@ -3353,28 +3625,33 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_generations_walk.sql', '59d46bbc36b196b967cdd8e1f87b0d48b3b12022c4f4ec0c52a1260d73398778', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', 'e7d042055874f92fa78bf56defb10f015c3d1f1ab4529904c9bac553d985d85a', '0.1.0', clock_timestamp()),
   ('functions/_take_in_generations.sql', 'de935ed4acf7b0c398dd8235d1d00877e7b13e5f97d44caab42a89f206d85ae9', '0.1.0', clock_timestamp()),
-  ('functions/message_dequeue.sql', 'a8408026948681cf67e6cfef30a5cf9c8961fb90fc6776d84ad64aa1d04961c0', '0.1.0', clock_timestamp()),
+  ('functions/message_dequeue.sql', 'bf790eba273449cf083f47b72bd5044740297b1fbe2f051485ef7bb2fa96d00d', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '82eb028c3ea0f5ab6f79aa62ab3a1bca0660e2a1ffc0116adbd04f36ecd376e2', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', '72bbff5e71674849157c024e5fe0a9baf3849a90700a271fd86db39215fa6f08', '0.1.0', clock_timestamp()),
-  ('functions/message_delete.sql', '1a548890b6e852739d7b13e7785979bc74d130cd10997af9146fbf58c6519366', '0.1.0', clock_timestamp()),
-  ('functions/message_delete_many.sql', 'b8df9e846306bb292f372796cfea9fcb2077e759bceb8b495b31928b1930e2bd', '0.1.0', clock_timestamp()),
-  ('functions/message_defer.sql', 'b2536f261aa68e935937e07d0df3dab764e5efe2c817abbeb7915612604e3c4f', '0.1.0', clock_timestamp()),
-  ('functions/message_heartbeat.sql', '358c8960feb621016818d7fa35d73ef8dd4a3b6793e5cbb947c498fb6264db59', '0.1.0', clock_timestamp()),
-  ('functions/message_cancel.sql', '9cef9ca4d6b1ce7ff5c766ebeeaa6b9b5b2f4ce134bd772ca9e21a36846cc9d7', '0.1.0', clock_timestamp()),
-  ('functions/message_status.sql', '0f329d25ec5470fe5ae91c2d3f1827d5017ae71ef6ed40f7aa018ff069a33929', '0.1.0', clock_timestamp()),
+  ('functions/message_delete.sql', '306a38a189b2064c1449a5ee99ecf207e0fae1d2f9109bc4f52b4d774ed662e1', '0.1.0', clock_timestamp()),
+  ('functions/message_delete_many.sql', 'c52d6d6972d23bf27a4723b72d6d10a2b3c656438d09f455e8893997330dfb22', '0.1.0', clock_timestamp()),
+  ('functions/message_defer.sql', '20b160ce5c25d486265351ad306902fc18979c763c5723a188f103dc8efd990f', '0.1.0', clock_timestamp()),
+  ('functions/message_heartbeat.sql', '0c24989fbe85e063d67092e828feb9b916dcc937815779289d2c02d17ccc9d0d', '0.1.0', clock_timestamp()),
+  ('functions/message_cancel.sql', '86a3cbef4efd751db1af95feb81a0e8d6131730c2f3f0e2ba05aee3fd6ac80ea', '0.1.0', clock_timestamp()),
+  ('functions/message_status.sql', 'ad44e602f46b02208643d60961376cbad8662e548d8adbe0118ac30ecadb0ec8', '0.1.0', clock_timestamp()),
   ('functions/_policy_add.sql', 'd9eeb4f564cc29fa6f2f07b3290ae05b1ab61e68dc1f87cd192a7648929bc89b', '0.1.0', clock_timestamp()),
-  ('functions/channel_policy_set.sql', '3ed6faacf350c033ae57065c36ab72b31d31ec1a742b8e6cb43c3a4cfcbfb290', '0.1.0', clock_timestamp()),
-  ('functions/channel_policy_clear.sql', '22bf938115c75c1a44ab72594987b0c05f419e154c8f3b8e95f47a40a0b3cc1f', '0.1.0', clock_timestamp()),
+  ('functions/channel_policy_set.sql', '02d11df1fc54ef2a7e6d91dcc63178d5e9bf5df7cea1168373c29bb59dd2ef7c', '0.1.0', clock_timestamp()),
+  ('functions/channel_policy_clear.sql', '36c4bdc5286f3f5547a117f8259afb73d7d6db1d01b6fb9a11cb5c5f6d4aa64c', '0.1.0', clock_timestamp()),
   ('functions/_num_due.sql', 'cc9f1e4df6a7002adc69398916de41298b5bbeb3ac0722c820e5b0787d680d64', '0.1.0', clock_timestamp()),
   ('functions/_channel_outlook.sql', '391fc5dfdcd313551c995ccfa7b6d096d63b6c607b59309f74570d278a2df4f9', '0.1.0', clock_timestamp()),
   ('functions/_lanes_ahead.sql', '6825eb9d1e6f035f245324fd52184a920f89cf619155d8c8a0f6ed6af3aca0ec', '0.1.0', clock_timestamp()),
-  ('functions/message_explain.sql', '05fb1fcd58d8ba88557670cad20e39ef21f1c04cc2177b9157fcef507961bfcc', '0.1.0', clock_timestamp()),
-  ('functions/channel_explain.sql', '05bf738e8716831c3dccf74b1fc934311af32d01b98bd0235cbcf4e95685b051', '0.1.0', clock_timestamp()),
-  ('functions/_schema_missing.sql', 'ef856a100ffb6ede0f9e916d3cb3023e0d1093581bc23f21f32a631899eacf90', '0.1.0', clock_timestamp()),
-  ('functions/check.sql', '0199a26e79fc83f4649f84ea85efe139d4a88f927dacce19a1c028482395f4ce', '0.1.0', clock_timestamp()),
-  ('functions/repair.sql', '0e697ef24530b7278eec71389f41f801adb6ded35a44e6fcfd6649d7d21a5871', '0.1.0', clock_timestamp()),
+  ('functions/message_explain.sql', 'd56f17c77aade0f1d78881a162f19888952c72d8dc0fb73899980d13f19db68e', '0.1.0', clock_timestamp()),
+  ('functions/channel_explain.sql', '981004354220637eedcfff47d1402e8ce2f70f984f0d3f110ba07942de69fb3a', '0.1.0', clock_timestamp()),
+  ('functions/_schema_missing.sql', '7aec0e7f33bd866f6522f7f13a68b325c8c095f8ddbbdfc9a624333858828fff', '0.1.0', clock_timestamp()),
+  ('functions/check.sql', 'b9d18f1ae8a0047c08904e5083f18f12970e51faf39915840267e10cb0b8cdd2', '0.1.0', clock_timestamp()),
+  ('functions/repair.sql', 'e65b82bd27a315f4cac3f6fba6349746318c465f464f1a2bcba2809c289431da', '0.1.0', clock_timestamp()),
+  ('functions/version_status.sql', '62f7bbb4abb01e029199e35b18ac1f3e89fa140d55672832c28c72741a1605e2', '0.1.0', clock_timestamp()),
   ('functions/_objects.sql', '2b98a3decee16dbafec75b2642f0822dadb8420d39b7415bb75a5916ddf40b72', '0.1.0', clock_timestamp()),
-  ('grants.sql', '656182dbebbe51921788c743ddf44fcd41f4d7542def64b9ba725cc823221c80', '0.1.0', clock_timestamp());
+  ('functions/_roles.sql', '8c77ac6c69007c98ee4df55366a7ee479b31bc4deb709ba9f94acce6dbfbe440', '0.1.0', clock_timestamp()),
+  ('functions/_roles_renew.sql', 'b74d4df6e2945693d419e613851b666f4b3aae72901b5efefcec4d970575ccdf', '0.1.0', clock_timestamp()),
+  ('functions/role_revoke.sql', 'e1141f191704a4fd4236988d65c637bb849928dc9fb82f0230feaf4b6de02f34', '0.1.0', clock_timestamp()),
+  ('functions/role_grant.sql', 'cc934f67ad2bcc670c69cd0e11daeaf9cc35ed34e086d04f927860ef9a7b238f', '0.1.0', clock_timestamp()),
+  ('grants.sql', '3248e32e61a8477ba667fe1a541257cc398a0f2654f25369214968332a53a718', '0.1.0', clock_timestamp());
 
 DELETE FROM "lonny".object WHERE kind = 'function';
 INSERT INTO "lonny".object (kind, name, part, checksum)
