@@ -2,7 +2,8 @@ CREATE OR REPLACE FUNCTION {{ schema }}._message_hold(p_served bigint, p_generat
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 AS $function$
--- Bounds and order name the generation, although it is always the same one: only message_generation_idx can answer that, whatever the statistics say.
+-- Bounds and order name the generation, although it is always the same one: without a sort, which message_dequeue has off, only
+-- message_generation_idx can answer that, whatever the statistics say.
 DECLARE
   v_id bigint;
 BEGIN

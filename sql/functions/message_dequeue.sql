@@ -8,6 +8,7 @@ SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off
+SET enable_sort = off
 SET jit = off
 AS $function$
 -- A lane's turn comes when it has a ready message, or one that this call can make ready. Every row is taken with SKIP LOCKED and every mutex

@@ -29,7 +29,7 @@ MOST_ROWS = 500
 MOST_PAGES: dict[str, int] = {
     "create": 150, "create in a channel": 150, "create in a limited channel": 150, "create with a delay": 150,
     "create 100": 6000, "create 100 in channels": 6000,
-    "dequeue": 8000, "dequeue 10": 8000, "dequeue 100": 24000,
+    "dequeue": 12000, "dequeue 10": 12000, "dequeue 100": 40000,
     "heartbeat": 150, "defer": 250, "defer with a delay": 250, "delete": 200, "delete 100": 6000,
     "cancel": 200, "status": 1500, "set a policy": 150, "clear a policy": 150,
 }  # fmt: skip
@@ -90,6 +90,14 @@ SELECT 0, 3600000, lonny._clock(), lonny._clock() - i * interval '1 s',
        NULL, 'x'
   FROM generate_series(1, 200000) i;
 """
+# As beside an old snapshot, or not: dequeues search the one or two generations in use, and all if none is.
+# The first one has what was loaded while it was in use.
+GENERATIONS = {"one generation": 2, "two generations": 3, "no generation": -4}
+USE: LiteralString = """
+SELECT setval('lonny.generation', %(sum)s), setval('lonny.timer_mark', 0),
+       setval('lonny.generation_walk',
+              CASE WHEN %(sum)s > 0 THEN lonny._microseconds(lonny._clock() + '50 s') ELSE 0 END)
+"""
 MINE: LiteralString = """
 DROP TABLE IF EXISTS public.mine;
 CREATE TABLE public.mine AS SELECT 0 AS n, lonny.message_create('free-2', 'x', 3600000, 1000) AS id;
@@ -141,17 +149,44 @@ def complaints(name: str, plans: list[Plan]) -> list[str]:
     return found
 
 
+def use(conn: Connection, generations: str) -> None:
+    conn.execute(USE, {"sum": GENERATIONS[generations]})
+
+
 def all_complaints(conn: Connection) -> list[str]:
     found: list[str] = []
-    for name, query in OPERATIONS.items():
-        for alone in (False, True) if name.startswith("dequeue") else (False,):
-            measured(conn, query, alone=alone)  # The first call of a session reads the catalogs.
-            found += complaints(name, measured(conn, query, alone=alone))
+    for generations in GENERATIONS:
+        use(conn, generations)
+        for name, query in OPERATIONS.items():
+            for alone in (False, True) if name.startswith("dequeue") else (False,):
+                measured(conn, query, alone=alone)  # The first call of a session reads the catalogs.
+                plans = measured(conn, query, alone=alone)
+                found += [f"{generations}: {complaint}" for complaint in complaints(name, plans)]
     return found
 
 
 def expected_indexes(conn: Connection) -> None:
     """Each question of a dequeue is answered by the index that was made for it."""
+
+    for generations in ("one generation", "two generations"):
+        use(conn, generations)
+        plans = [
+            plan
+            for name in ("dequeue", "dequeue 100")
+            for plan in measured(conn, OPERATIONS[name], alone=True)
+        ]
+        indexes = {name for plan in plans for _, name in plan.scans()}
+        assert {
+            "message_generation_idx",
+            "wake_generation_idx",
+            "message_timer_idx",
+            "wake_timer_idx",
+        } <= indexes
+        # Those without generations are for a look into one channel, or at what a wake of none.
+        for node in (node for plan in plans for node in plan.nodes()):
+            if node.get("Index Name") in ("message_ready_idx", "wake_due_idx"):
+                assert "(lane = " in node["Index Cond"]
+    use(conn, "no generation")
     indexes = {name for plan in measured(conn, OPERATIONS["dequeue"], alone=True) for _, name in plan.scans()}
     assert {"message_ready_idx", "message_timer_idx", "wake_due_idx", "wake_timer_idx"} <= indexes
     assert {"message_locked_idx", "message_waiting_idx", "message_id_pkey", "wake_lane_idx"} <= indexes
@@ -165,7 +200,8 @@ def make_plans(conn: Connection) -> None:
     create(conn, "limited-1", 2)
     create(conn, "limited-2", 2, delay_ms=1, lock_ms=1)
     create(conn, "free-2", 2, delay_ms=1, lock_ms=1)
-    for _ in range(2):
+    for generations in (*GENERATIONS, "one generation"):
+        use(conn, generations)
         for name, query in OPERATIONS.items():
             for alone in (False, True) if name.startswith("dequeue") else (False,):
                 measured(conn, query, alone=alone)

@@ -190,6 +190,14 @@ MUTANTS = [
         "test_message_dequeue.py",
     ),
     Mutant(
+        "dequeue-may-sort",
+        "cost does not depend on statistics: generations are searched by their index",
+        "message_dequeue",
+        "SET enable_sort = off\n",
+        "",
+        "test_plans.py",
+    ),
+    Mutant(
         "dequeue-looks-once",
         "empty means empty: what moved while a dequeue looked is looked for again",
         "message_dequeue",

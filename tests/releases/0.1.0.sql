@@ -2088,7 +2088,8 @@ CREATE OR REPLACE FUNCTION "lonny"._message_hold(p_served bigint, p_generation b
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 AS $function$
--- Bounds and order name the generation, although it is always the same one: only message_generation_idx can answer that, whatever the statistics say.
+-- Bounds and order name the generation, although it is always the same one: without a sort, which message_dequeue has off, only
+-- message_generation_idx can answer that, whatever the statistics say.
 DECLARE
   v_id bigint;
 BEGIN
@@ -2230,6 +2231,7 @@ SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off
+SET enable_sort = off
 SET jit = off
 AS $function$
 -- A lane's turn comes when it has a ready message, or one that this call can make ready. Every row is taken with SKIP LOCKED and every mutex
@@ -3623,9 +3625,9 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_entries_read.sql', '32cb14bd2956e3f5ea2d2a57f8bbe5fbb5284986d8b1c0ace4835813c80e6257', '0.1.0', clock_timestamp()),
   ('functions/_generations_are_walked.sql', 'bc3fa01820d81793bae8cd77cb601d6d8a053098287ef839a5b689d36a9c8067', '0.1.0', clock_timestamp()),
   ('functions/_generations_walk.sql', '59d46bbc36b196b967cdd8e1f87b0d48b3b12022c4f4ec0c52a1260d73398778', '0.1.0', clock_timestamp()),
-  ('functions/_message_hold.sql', 'e7d042055874f92fa78bf56defb10f015c3d1f1ab4529904c9bac553d985d85a', '0.1.0', clock_timestamp()),
+  ('functions/_message_hold.sql', '9e5014576c458755e095ec36d35279f4f28097413e1ec00b6af1e0da83b73562', '0.1.0', clock_timestamp()),
   ('functions/_take_in_generations.sql', 'de935ed4acf7b0c398dd8235d1d00877e7b13e5f97d44caab42a89f206d85ae9', '0.1.0', clock_timestamp()),
-  ('functions/message_dequeue.sql', 'bf790eba273449cf083f47b72bd5044740297b1fbe2f051485ef7bb2fa96d00d', '0.1.0', clock_timestamp()),
+  ('functions/message_dequeue.sql', '4a76ebf0a29b42f3e4280133e302eddb88bd1d1573433a868e51ad2ed66daf0f', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '82eb028c3ea0f5ab6f79aa62ab3a1bca0660e2a1ffc0116adbd04f36ecd376e2', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', '72bbff5e71674849157c024e5fe0a9baf3849a90700a271fd86db39215fa6f08', '0.1.0', clock_timestamp()),
   ('functions/message_delete.sql', '306a38a189b2064c1449a5ee99ecf207e0fae1d2f9109bc4f52b4d774ed662e1', '0.1.0', clock_timestamp()),
