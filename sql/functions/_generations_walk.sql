@@ -28,8 +28,10 @@ BEGIN
   END IF;
   v_generation := COALESCE(pg_sequence_last_value($regclass${{ schema }}.generation$regclass$), 0);
   IF v_generation <= 0 THEN
-    -- One that nothing has yet, set before the look: what becomes ready from now on has it.
-    v_generation := 2 * (1 - v_generation / 2);
+    -- One that nothing has yet, set before the look: what becomes ready from now on has it. Until the look is over nobody may search it: what
+    -- is ready already is not in it. Whoever reads the generation reads afterwards whether it is walked.
+    v_generation := 2 * (1 + (1 - v_generation) / 2);
+    PERFORM setval($regclass${{ schema }}.generation_walk$regclass$, 1);
     PERFORM setval($regclass${{ schema }}.generation$regclass$, v_generation);
   END IF;
 

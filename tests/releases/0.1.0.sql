@@ -1775,8 +1775,10 @@ BEGIN
   END IF;
   v_generation := COALESCE(pg_sequence_last_value($regclass$"lonny".generation$regclass$), 0);
   IF v_generation <= 0 THEN
-    -- One that nothing has yet, set before the look: what becomes ready from now on has it.
-    v_generation := 2 * (1 - v_generation / 2);
+    -- One that nothing has yet, set before the look: what becomes ready from now on has it. Until the look is over nobody may search it: what
+    -- is ready already is not in it. Whoever reads the generation reads afterwards whether it is walked.
+    v_generation := 2 * (1 + (1 - v_generation) / 2);
+    PERFORM setval($regclass$"lonny".generation_walk$regclass$, 1);
     PERFORM setval($regclass$"lonny".generation$regclass$, v_generation);
   END IF;
 
@@ -1876,15 +1878,12 @@ BEGIN
   IF p_is_alone AND NOT "lonny"._generations_are_walked(v_now, interval '0') THEN
     PERFORM "lonny"._generations_walk();
   END IF;
-  -- Not to be relied on if nobody walks: all sessions dequeue in longer transactions, or the clock was set.
-  IF NOT "lonny"._generations_are_walked(v_now, interval '1 s') THEN
-    RETURN;
-  END IF;
 
   -- Others may take all that we see and leave what we do not see yet, or go on to another generation. Bounded, since some may hold what they took.
   FOR i IN 1 .. 10 LOOP
     v_generation := pg_sequence_last_value($regclass$"lonny".generation$regclass$);
-    EXIT WHEN (v_generation > 0) IS NOT TRUE;
+    -- Not to be relied on if nobody walks (all sessions dequeue in longer transactions, or the clock was set), or before the first walk is over.
+    EXIT WHEN (v_generation > 0) IS NOT TRUE OR NOT "lonny"._generations_are_walked(v_now, interval '1 s');
     v_generations := CASE WHEN v_generation % 2 = 0 THEN ARRAY[v_generation / 2] ELSE ARRAY[v_generation / 2, v_generation / 2 + 1] END;
     v_served := COALESCE(pg_sequence_last_value($regclass$"lonny".rotation$regclass$), 0);
     v_mark_us := COALESCE(pg_sequence_last_value($regclass$"lonny".timer_mark$regclass$), 0);
@@ -3174,9 +3173,9 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_retry_ms.sql', '6f6be5d0ece93337b8a08679f7256d92d367df0336ad75f3afa81488c7a10340', '0.1.0', clock_timestamp()),
   ('functions/_entries_read.sql', '32cb14bd2956e3f5ea2d2a57f8bbe5fbb5284986d8b1c0ace4835813c80e6257', '0.1.0', clock_timestamp()),
   ('functions/_generations_are_walked.sql', 'bc3fa01820d81793bae8cd77cb601d6d8a053098287ef839a5b689d36a9c8067', '0.1.0', clock_timestamp()),
-  ('functions/_generations_walk.sql', '59d46bbc36b196b967cdd8e1f87b0d48b3b12022c4f4ec0c52a1260d73398778', '0.1.0', clock_timestamp()),
+  ('functions/_generations_walk.sql', 'be1556dbb285ea5e17c72144261750d52a0f1659aacd667170935ffc1272489c', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', 'e7d042055874f92fa78bf56defb10f015c3d1f1ab4529904c9bac553d985d85a', '0.1.0', clock_timestamp()),
-  ('functions/_take_in_generations.sql', 'de935ed4acf7b0c398dd8235d1d00877e7b13e5f97d44caab42a89f206d85ae9', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_generations.sql', '760c7755ade7e392f90ec78098d8d6cce99aa0bab1f998e7d7c57339ed0c46f5', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
   ('functions/message_dequeue.sql', '334ce2b583e5e43f7f13837512db2f7c11c1df92942810a943a0345c09cc6889', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '9138e096d82ec5dc6f4aefbc18b34a1c9ebc02d3394c3fb5e2417cca438dc1cb', '0.1.0', clock_timestamp()),

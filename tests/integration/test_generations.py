@@ -1,0 +1,85 @@
+"""Generations beside others: walks that take long or are cancelled, and transactions that hold rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.queue import create, dequeue, move_clock, scalar, stop_clock
+from tests.support.sessions import background
+
+if TYPE_CHECKING:
+    from tests.conftest import Connect
+    from tests.support.sessions import Connection
+
+# A walk, and nothing else, counts the entries of the index of timers. Of a session that says so it waits there.
+_GATE = """
+CREATE OR REPLACE FUNCTION lonny._entries_read(p_index text) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+  IF p_index LIKE '%timer%' AND current_setting('test.waits', true) = 'on' THEN
+    PERFORM pg_advisory_xact_lock(7, 7);
+  END IF;
+  RETURN coalesce(pg_stat_get_xact_tuples_returned(to_regclass(p_index)), 0);
+END
+$$
+"""
+
+
+def _generation(conn: Connection) -> int:
+    return int(scalar(conn, "SELECT coalesce(pg_sequence_last_value('lonny.generation'), 0)"))
+
+
+def _begin(conn: Connection, holder: Connection, count: int = 600) -> None:
+    """Hold an old snapshot, until the holder's transaction ends, and have so many dead rows beside it."""
+    holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    holder.execute("SELECT")
+    create(conn, None, count)
+    messages = dequeue(conn, count)
+    conn.execute(
+        "SELECT lonny.message_delete_many(%s, %s)",
+        [[m.id for m in messages], [m.num_attempts for m in messages]],
+    )
+    _live(conn, 2)
+    assert _generation(conn) > 0
+
+
+def _live(conn: Connection, count: int) -> None:
+    for _ in range(count):
+        create(conn, None)
+        (message,) = dequeue(conn)
+        conn.execute("SELECT lonny.message_delete(%s, %s)", [message.id, message.num_attempts])
+
+
+def test_a_generation_is_not_searched_before_its_first_walk_is_over(connect: Connect) -> None:
+    """What is ready already is not in it: the newest message would overtake ten thousand."""
+    conn, walker = connect(), connect(options="-ctest.waits=on")
+    holder, gate = connect(autocommit=False), connect(autocommit=False)
+    stop_clock(conn)
+    conn.execute(_GATE)
+    _begin(conn, holder)
+    oldest, second, *_ = create(conn, "a", 10_002)
+    move_clock(conn, 1000)
+    assert [message.id for message in dequeue(conn)] == [oldest]
+    assert _generation(conn) < 0  # too many are ready; the next walk, half a second later, tries again
+    move_clock(conn, 600)
+    gate.execute("SELECT pg_advisory_xact_lock(7, 7)")
+    with background(walker, "SELECT id FROM lonny.message_dequeue()") as step:
+        assert step.blocked_by() == [gate.info.backend_pid]
+        create(conn, "a")
+        assert [message.id for message in dequeue(conn)] == [second]
+        gate.rollback()
+    holder.rollback()
+
+
+@pytest.mark.parametrize("ended", [2, 3], ids=["with one", "with two"])
+def test_a_generation_has_had_no_message_before(connect: Connect, ended: int) -> None:
+    """Also if generations ended while two were in use: their dead rows would be stepped over."""
+    conn, holder = connect(), connect(autocommit=False)
+    stop_clock(conn)
+    _begin(conn, holder)
+    conn.execute("SELECT setval('lonny.generation', %s)", [-ended])
+    move_clock(conn, 1000)
+    _live(conn, 1)
+    assert _generation(conn) // 2 > (ended + 1) // 2
+    holder.rollback()
