@@ -17,6 +17,8 @@ DECLARE
   v_began_at    timestamptz := {{ schema }}._clock();
   v_ended_at    timestamptz;
   v_generation  bigint;
+  v_older       bigint;
+  v_younger     bigint;
   v_num_read    bigint;
   v_due_at      timestamptz;
   v_messages    record;
@@ -34,13 +36,24 @@ BEGIN
     PERFORM setval($regclass${{ schema }}.generation_walk$regclass$, 1);
     PERFORM setval($regclass${{ schema }}.generation$regclass$, v_generation);
   END IF;
+  v_older := v_generation / 2;
+  v_younger := (v_generation + 1) / 2;
 
   v_num_read := - {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$)
                 - {{ schema }}._entries_read($regclass${{ schema }}.message_timer_idx$regclass$);
-  SELECT count(*) AS num, array_agg(x.id) FILTER (WHERE (x.generation BETWEEN v_generation / 2 AND (v_generation + 1) / 2) IS NOT TRUE) AS stale INTO v_messages
-    FROM (SELECT m.id, m.generation FROM {{ schema }}.message m
+  -- Stale is what is in neither generation. What another transaction holds (or one that rolled back held: the row version's xmax is another's) would
+  -- keep the older one for as long, so that one is over when nothing else is left in it. Its wakes are taken along, since those of a lane whose
+  -- mutex is held stay as well.
+  SELECT count(*) AS num, count(*) FILTER (WHERE x.is_stale AND NOT x.is_held) AS num_stale,
+         count(*) FILTER (WHERE x.generation < v_younger AND NOT x.is_stale AND NOT x.is_held) AS num_older,
+         array_agg(x.id) FILTER (WHERE x.is_stale OR x.generation < v_younger AND x.is_held) AS stale
+    INTO v_messages
+    FROM (SELECT m.id, m.generation, (m.generation BETWEEN v_older AND v_younger) IS NOT TRUE AS is_stale, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held
+            FROM {{ schema }}.message m
            WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT c_few) x;
-  SELECT count(*) AS num, array_agg(x.ctid) FILTER (WHERE (x.generation BETWEEN v_generation / 2 AND (v_generation + 1) / 2) IS NOT TRUE) AS stale INTO v_wakes
+  SELECT count(*) AS num, count(*) FILTER (WHERE (x.generation BETWEEN v_older AND v_younger) IS NOT TRUE) AS num_stale,
+         array_agg(x.ctid) FILTER (WHERE (x.generation = v_younger) IS NOT TRUE) AS stale
+    INTO v_wakes
     FROM (SELECT w.ctid, w.generation FROM {{ schema }}.wake w
            WHERE w.at IS NULL ORDER BY w.lane LIMIT c_few) x;
   v_due_at := LEAST((SELECT m.timer_at FROM {{ schema }}.message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1),
@@ -54,7 +67,7 @@ BEGIN
             setval($regclass${{ schema }}.generation_walk$regclass$, 0);
     RETURN;
   END IF;
-  IF v_messages.num = c_few OR v_wakes.num = c_few OR cardinality(v_messages.stale) > c_few_stale OR cardinality(v_wakes.stale) > c_few_stale THEN
+  IF v_messages.num = c_few OR v_wakes.num = c_few OR v_messages.num_stale > c_few_stale OR v_wakes.num_stale > c_few_stale THEN
     PERFORM setval($regclass${{ schema }}.generation$regclass$, - v_generation);
   ELSE
     UPDATE {{ schema }}.message m
@@ -66,6 +79,10 @@ BEGIN
        SET generation = DEFAULT
      WHERE w.ctid = ANY (ARRAY (
              SELECT x.ctid FROM {{ schema }}.wake x WHERE x.ctid = ANY (v_wakes.stale) AND x.at IS NULL FOR UPDATE SKIP LOCKED));
+    -- As we found it, unless a dequeue was faster.
+    IF v_older < v_younger AND v_messages.num_older = 0 AND pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) = v_generation THEN
+      PERFORM setval($regclass${{ schema }}.generation$regclass$, v_generation + 1);
+    END IF;
   END IF;
   v_ended_at := {{ schema }}._clock();
   PERFORM setval($regclass${{ schema }}.generation_walk$regclass$, {{ schema }}._microseconds(

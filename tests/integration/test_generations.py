@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.queue import create, dequeue, move_clock, scalar, stop_clock
+from tests.support.queue import create, dequeue, limit, move_clock, scalar, stop_clock
 from tests.support.sessions import background
 
 if TYPE_CHECKING:
     from tests.conftest import Connect
     from tests.support.sessions import Connection
 
-# A walk, and nothing else, counts the entries of the index of timers. Of a session that says so it waits there.
+# Only a walk counts the entries of the index of timers. That of a session that says so waits there.
 _GATE = """
 CREATE OR REPLACE FUNCTION lonny._entries_read(p_index text) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
@@ -82,4 +82,28 @@ def test_a_generation_has_had_no_message_before(connect: Connect, ended: int) ->
     move_clock(conn, 1000)
     _live(conn, 1)
     assert _generation(conn) // 2 > (ended + 1) // 2
+    holder.rollback()
+
+
+@pytest.mark.parametrize("what", ["message", "wake"])
+def test_what_an_open_transaction_holds_keeps_no_generation(connect: Connect, what: str) -> None:
+    """A message that it took, or a wake of a channel whose mutex it has, would else be in the older of two."""
+    conn, holder, worker = connect(), connect(autocommit=False), connect(autocommit=False)
+    stop_clock(conn)
+    limit(conn, "a", None if what == "message" else 5)
+    _begin(conn, holder)
+    held = create(conn, "a")
+    assert [message.id for message in dequeue(worker)] == held
+    if what == "wake":
+        create(conn, "a")
+    generations = set()
+    for _ in range(20):
+        _live(conn, 100)
+        move_clock(conn, 500)
+        generations.add(_generation(conn))
+    assert len(generations) > 6
+    worker.rollback()
+    move_clock(conn, 500)
+    create(conn, "b", 2)
+    assert held[0] in [message.id for _ in range(2) for message in dequeue(conn)]
     holder.rollback()

@@ -1764,6 +1764,8 @@ DECLARE
   v_began_at    timestamptz := "lonny"._clock();
   v_ended_at    timestamptz;
   v_generation  bigint;
+  v_older       bigint;
+  v_younger     bigint;
   v_num_read    bigint;
   v_due_at      timestamptz;
   v_messages    record;
@@ -1781,13 +1783,24 @@ BEGIN
     PERFORM setval($regclass$"lonny".generation_walk$regclass$, 1);
     PERFORM setval($regclass$"lonny".generation$regclass$, v_generation);
   END IF;
+  v_older := v_generation / 2;
+  v_younger := (v_generation + 1) / 2;
 
   v_num_read := - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
                 - "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$);
-  SELECT count(*) AS num, array_agg(x.id) FILTER (WHERE (x.generation BETWEEN v_generation / 2 AND (v_generation + 1) / 2) IS NOT TRUE) AS stale INTO v_messages
-    FROM (SELECT m.id, m.generation FROM "lonny".message m
+  -- Stale is what is in neither generation. What another transaction holds (or one that rolled back held: the row version's xmax is another's) would
+  -- keep the older one for as long, so that one is over when nothing else is left in it. Its wakes are taken along, since those of a lane whose
+  -- mutex is held stay as well.
+  SELECT count(*) AS num, count(*) FILTER (WHERE x.is_stale AND NOT x.is_held) AS num_stale,
+         count(*) FILTER (WHERE x.generation < v_younger AND NOT x.is_stale AND NOT x.is_held) AS num_older,
+         array_agg(x.id) FILTER (WHERE x.is_stale OR x.generation < v_younger AND x.is_held) AS stale
+    INTO v_messages
+    FROM (SELECT m.id, m.generation, (m.generation BETWEEN v_older AND v_younger) IS NOT TRUE AS is_stale, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held
+            FROM "lonny".message m
            WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT c_few) x;
-  SELECT count(*) AS num, array_agg(x.ctid) FILTER (WHERE (x.generation BETWEEN v_generation / 2 AND (v_generation + 1) / 2) IS NOT TRUE) AS stale INTO v_wakes
+  SELECT count(*) AS num, count(*) FILTER (WHERE (x.generation BETWEEN v_older AND v_younger) IS NOT TRUE) AS num_stale,
+         array_agg(x.ctid) FILTER (WHERE (x.generation = v_younger) IS NOT TRUE) AS stale
+    INTO v_wakes
     FROM (SELECT w.ctid, w.generation FROM "lonny".wake w
            WHERE w.at IS NULL ORDER BY w.lane LIMIT c_few) x;
   v_due_at := LEAST((SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1),
@@ -1801,7 +1814,7 @@ BEGIN
             setval($regclass$"lonny".generation_walk$regclass$, 0);
     RETURN;
   END IF;
-  IF v_messages.num = c_few OR v_wakes.num = c_few OR cardinality(v_messages.stale) > c_few_stale OR cardinality(v_wakes.stale) > c_few_stale THEN
+  IF v_messages.num = c_few OR v_wakes.num = c_few OR v_messages.num_stale > c_few_stale OR v_wakes.num_stale > c_few_stale THEN
     PERFORM setval($regclass$"lonny".generation$regclass$, - v_generation);
   ELSE
     UPDATE "lonny".message m
@@ -1813,6 +1826,10 @@ BEGIN
        SET generation = DEFAULT
      WHERE w.ctid = ANY (ARRAY (
              SELECT x.ctid FROM "lonny".wake x WHERE x.ctid = ANY (v_wakes.stale) AND x.at IS NULL FOR UPDATE SKIP LOCKED));
+    -- As we found it, unless a dequeue was faster.
+    IF v_older < v_younger AND v_messages.num_older = 0 AND pg_sequence_last_value($regclass$"lonny".generation$regclass$) = v_generation THEN
+      PERFORM setval($regclass$"lonny".generation$regclass$, v_generation + 1);
+    END IF;
   END IF;
   v_ended_at := "lonny"._clock();
   PERFORM setval($regclass$"lonny".generation_walk$regclass$, "lonny"._microseconds(
@@ -3173,7 +3190,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_retry_ms.sql', '6f6be5d0ece93337b8a08679f7256d92d367df0336ad75f3afa81488c7a10340', '0.1.0', clock_timestamp()),
   ('functions/_entries_read.sql', '32cb14bd2956e3f5ea2d2a57f8bbe5fbb5284986d8b1c0ace4835813c80e6257', '0.1.0', clock_timestamp()),
   ('functions/_generations_are_walked.sql', 'bc3fa01820d81793bae8cd77cb601d6d8a053098287ef839a5b689d36a9c8067', '0.1.0', clock_timestamp()),
-  ('functions/_generations_walk.sql', 'be1556dbb285ea5e17c72144261750d52a0f1659aacd667170935ffc1272489c', '0.1.0', clock_timestamp()),
+  ('functions/_generations_walk.sql', '27521336acba029863d470a0ac2c902b97186e603469ea8985aa6dbc7e061be4', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', 'e7d042055874f92fa78bf56defb10f015c3d1f1ab4529904c9bac553d985d85a', '0.1.0', clock_timestamp()),
   ('functions/_take_in_generations.sql', '760c7755ade7e392f90ec78098d8d6cce99aa0bab1f998e7d7c57339ed0c46f5', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
