@@ -56,8 +56,9 @@ BEGIN
     INTO v_wakes
     FROM (SELECT w.ctid, w.generation FROM {{ schema }}.wake w
            WHERE w.at IS NULL ORDER BY w.lane LIMIT c_few) x;
-  v_due_at := LEAST((SELECT m.timer_at FROM {{ schema }}.message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1),
-                    (SELECT w.at FROM {{ schema }}.wake w WHERE w.at <= v_began_at ORDER BY w.at LIMIT 1), v_began_at);
+  -- What another transaction holds is no reason to begin there: if that rolls back, the next walk finds it.
+  v_due_at := LEAST((SELECT m.timer_at FROM {{ schema }}.message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED),
+                    (SELECT w.at FROM {{ schema }}.wake w WHERE w.at <= v_began_at ORDER BY w.at LIMIT 1 FOR UPDATE SKIP LOCKED), v_began_at);
   v_num_read := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$)
                 + {{ schema }}._entries_read($regclass${{ schema }}.message_timer_idx$regclass$) - v_messages.num;
   PERFORM setval($regclass${{ schema }}.timer_mark$regclass$, {{ schema }}._microseconds(v_due_at - c_margin));

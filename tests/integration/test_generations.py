@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.queue import create, dequeue, limit, move_clock, scalar, stop_clock
+from tests.support.queue import LOCK_MS, create, delete, dequeue, limit, move_clock, scalar, stop_clock
 from tests.support.sessions import background
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ BEGIN
 END
 $$
 """
+
+_TIMERS_READ = "SELECT pg_stat_get_xact_tuples_returned('lonny.message_timer_idx'::regclass)"
 
 
 def _generation(conn: Connection) -> int:
@@ -44,11 +46,10 @@ def _begin(conn: Connection, holder: Connection, count: int = 600) -> None:
     assert _generation(conn) > 0
 
 
-def _live(conn: Connection, count: int) -> None:
+def _live(conn: Connection, count: int, *, lock_ms: int = LOCK_MS) -> None:
     for _ in range(count):
-        create(conn, None)
-        (message,) = dequeue(conn)
-        conn.execute("SELECT lonny.message_delete(%s, %s)", [message.id, message.num_attempts])
+        create(conn, None, lock_ms=lock_ms)
+        delete(conn, *dequeue(conn))
 
 
 def test_a_generation_is_not_searched_before_its_first_walk_is_over(connect: Connect) -> None:
@@ -102,6 +103,30 @@ def test_what_an_open_transaction_holds_keeps_no_generation(connect: Connect, wh
         move_clock(conn, 500)
         generations.add(_generation(conn))
     assert len(generations) > 6
+    worker.rollback()
+    move_clock(conn, 500)
+    create(conn, "b", 2)
+    assert held[0] in [message.id for _ in range(2) for message in dequeue(conn)]
+    holder.rollback()
+
+
+def test_timers_are_not_searched_from_one_on_that_an_open_transaction_holds(connect: Connect) -> None:
+    conn, holder, worker = connect(), connect(autocommit=False), connect(autocommit=False)
+    stop_clock(conn)
+    _begin(conn, holder)
+    held = create(conn, "a", lock_ms=10)
+    (message,) = dequeue(conn)
+    assert delete(worker, message) == ["MESSAGE_DELETED"]
+    move_clock(conn, 10)
+    for _ in range(300):
+        _live(conn, 1, lock_ms=5)
+        move_clock(conn, 10)
+    create(conn, None)
+    conn.execute("SELECT pg_stat_force_next_flush()")
+    before = scalar(conn, _TIMERS_READ)
+    dequeue(conn)
+    # Of the last half second or so: the search begins where the last walk found nothing left.
+    assert scalar(conn, _TIMERS_READ) - before < 150
     worker.rollback()
     move_clock(conn, 500)
     create(conn, "b", 2)

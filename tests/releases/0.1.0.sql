@@ -1803,8 +1803,9 @@ BEGIN
     INTO v_wakes
     FROM (SELECT w.ctid, w.generation FROM "lonny".wake w
            WHERE w.at IS NULL ORDER BY w.lane LIMIT c_few) x;
-  v_due_at := LEAST((SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1),
-                    (SELECT w.at FROM "lonny".wake w WHERE w.at <= v_began_at ORDER BY w.at LIMIT 1), v_began_at);
+  -- What another transaction holds is no reason to begin there: if that rolls back, the next walk finds it.
+  v_due_at := LEAST((SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED),
+                    (SELECT w.at FROM "lonny".wake w WHERE w.at <= v_began_at ORDER BY w.at LIMIT 1 FOR UPDATE SKIP LOCKED), v_began_at);
   v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
                 + "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$) - v_messages.num;
   PERFORM setval($regclass$"lonny".timer_mark$regclass$, "lonny"._microseconds(v_due_at - c_margin));
@@ -3190,7 +3191,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_retry_ms.sql', '6f6be5d0ece93337b8a08679f7256d92d367df0336ad75f3afa81488c7a10340', '0.1.0', clock_timestamp()),
   ('functions/_entries_read.sql', '32cb14bd2956e3f5ea2d2a57f8bbe5fbb5284986d8b1c0ace4835813c80e6257', '0.1.0', clock_timestamp()),
   ('functions/_generations_are_walked.sql', 'bc3fa01820d81793bae8cd77cb601d6d8a053098287ef839a5b689d36a9c8067', '0.1.0', clock_timestamp()),
-  ('functions/_generations_walk.sql', '27521336acba029863d470a0ac2c902b97186e603469ea8985aa6dbc7e061be4', '0.1.0', clock_timestamp()),
+  ('functions/_generations_walk.sql', '3e2f6a2a558f7c2581014557249ee9d887c3e5d07902ea918a2c9e1a0d908328', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', 'e7d042055874f92fa78bf56defb10f015c3d1f1ab4529904c9bac553d985d85a', '0.1.0', clock_timestamp()),
   ('functions/_take_in_generations.sql', '760c7755ade7e392f90ec78098d8d6cce99aa0bab1f998e7d7c57339ed0c46f5', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
