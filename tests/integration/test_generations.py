@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from psycopg.errors import QueryCanceled
 
 from tests.support.queue import LOCK_MS, create, delete, dequeue, limit, move_clock, scalar, stop_clock
 from tests.support.sessions import background
@@ -131,4 +132,33 @@ def test_timers_are_not_searched_from_one_on_that_an_open_transaction_holds(conn
     move_clock(conn, 500)
     create(conn, "b", 2)
     assert held[0] in [message.id for _ in range(2) for message in dequeue(conn)]
+    holder.rollback()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the first", "a later one"])
+def test_a_walk_that_was_cancelled_is_not_tried_again_at_once(connect: Connect, first: bool) -> None:
+    """With a statement_timeout that is shorter than a walk no dequeue would ever end."""
+    conn, walker = connect(), connect(options="-ctest.waits=on")
+    holder, gate = connect(autocommit=False), connect(autocommit=False)
+    stop_clock(conn)
+    conn.execute(_GATE)
+    _begin(conn, holder)
+    if first:
+        conn.execute("SELECT setval('lonny.generation', -2)")
+    ids = create(conn, "a", 3)
+    move_clock(conn, 600)
+    gate.execute("SELECT pg_advisory_xact_lock(7, 7)")
+    walker.execute("SET statement_timeout = 100")
+    with pytest.raises(QueryCanceled):
+        dequeue(walker)
+    assert [message.id for message in dequeue(walker)] == ids[:1]
+    move_clock(conn, 499)
+    assert [message.id for message in dequeue(walker)] == ids[1:2]
+    move_clock(conn, 2)
+    with pytest.raises(QueryCanceled):
+        dequeue(walker)
+    gate.rollback()
+    move_clock(conn, 501)
+    assert [message.id for message in dequeue(walker)] == ids[2:]
+    assert _generation(conn) > 0
     holder.rollback()

@@ -1764,6 +1764,7 @@ DECLARE
   v_began_at    timestamptz := "lonny"._clock();
   v_ended_at    timestamptz;
   v_generation  bigint;
+  v_is_new      boolean;
   v_older       bigint;
   v_younger     bigint;
   v_num_read    bigint;
@@ -1776,7 +1777,8 @@ BEGIN
     RETURN;
   END IF;
   v_generation := COALESCE(pg_sequence_last_value($regclass$"lonny".generation$regclass$), 0);
-  IF v_generation <= 0 THEN
+  v_is_new := v_generation <= 0;
+  IF v_is_new THEN
     -- One that nothing has yet, set before the look: what becomes ready from now on has it. Until the look is over nobody may search it: what
     -- is ready already is not in it. Whoever reads the generation reads afterwards whether it is walked.
     v_generation := 2 * (1 + (1 - v_generation) / 2);
@@ -1786,28 +1788,39 @@ BEGIN
   v_older := v_generation / 2;
   v_younger := (v_generation + 1) / 2;
 
-  v_num_read := - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
-                - "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$);
-  -- Stale is what is in neither generation. What another transaction holds (or one that rolled back held: the row version's xmax is another's) would
-  -- keep the older one for as long, so that one is over when nothing else is left in it. Its wakes are taken along, since those of a lane whose
-  -- mutex is held stay as well.
-  SELECT count(*) AS num, count(*) FILTER (WHERE x.is_stale AND NOT x.is_held) AS num_stale,
-         count(*) FILTER (WHERE x.generation < v_younger AND NOT x.is_stale AND NOT x.is_held) AS num_older,
-         array_agg(x.id) FILTER (WHERE x.is_stale OR x.generation < v_younger AND x.is_held) AS stale
-    INTO v_messages
-    FROM (SELECT m.id, m.generation, (m.generation BETWEEN v_older AND v_younger) IS NOT TRUE AS is_stale, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held
-            FROM "lonny".message m
-           WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT c_few) x;
-  SELECT count(*) AS num, count(*) FILTER (WHERE (x.generation BETWEEN v_older AND v_younger) IS NOT TRUE) AS num_stale,
-         array_agg(x.ctid) FILTER (WHERE (x.generation = v_younger) IS NOT TRUE) AS stale
-    INTO v_wakes
-    FROM (SELECT w.ctid, w.generation FROM "lonny".wake w
-           WHERE w.at IS NULL ORDER BY w.lane LIMIT c_few) x;
-  -- What another transaction holds is no reason to begin there: if that rolls back, the next walk finds it.
-  v_due_at := LEAST((SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED),
-                    (SELECT w.at FROM "lonny".wake w WHERE w.at <= v_began_at ORDER BY w.at LIMIT 1 FOR UPDATE SKIP LOCKED), v_began_at);
-  v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
-                + "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$) - v_messages.num;
+  BEGIN
+    v_num_read := - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
+                  - "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$);
+    -- Stale is what is in neither generation. What another transaction holds (or one that rolled back held: the row version's xmax is another's) would
+    -- keep the older one for as long, so that one is over when nothing else is left in it. Its wakes are taken along, since those of a lane whose
+    -- mutex is held stay as well.
+    SELECT count(*) AS num, count(*) FILTER (WHERE x.is_stale AND NOT x.is_held) AS num_stale,
+           count(*) FILTER (WHERE x.generation < v_younger AND NOT x.is_stale AND NOT x.is_held) AS num_older,
+           array_agg(x.id) FILTER (WHERE x.is_stale OR x.generation < v_younger AND x.is_held) AS stale
+      INTO v_messages
+      FROM (SELECT m.id, m.generation, (m.generation BETWEEN v_older AND v_younger) IS NOT TRUE AS is_stale, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held
+              FROM "lonny".message m
+             WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT c_few) x;
+    SELECT count(*) AS num, count(*) FILTER (WHERE (x.generation BETWEEN v_older AND v_younger) IS NOT TRUE) AS num_stale,
+           array_agg(x.ctid) FILTER (WHERE (x.generation = v_younger) IS NOT TRUE) AS stale
+      INTO v_wakes
+      FROM (SELECT w.ctid, w.generation FROM "lonny".wake w
+             WHERE w.at IS NULL ORDER BY w.lane LIMIT c_few) x;
+    -- What another transaction holds is no reason to begin there: if that rolls back, the next walk finds it.
+    v_due_at := LEAST((SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED),
+                      (SELECT w.at FROM "lonny".wake w WHERE w.at <= v_began_at ORDER BY w.at LIMIT 1 FOR UPDATE SKIP LOCKED), v_began_at);
+    v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
+                  + "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$) - v_messages.num;
+  EXCEPTION WHEN query_canceled THEN
+    -- Perhaps by a statement_timeout: if the next dequeue tried again, none would ever get further.
+    v_ended_at := "lonny"._clock();
+    IF v_is_new THEN
+      PERFORM setval($regclass$"lonny".generation$regclass$, - v_generation);
+    END IF;
+    PERFORM setval($regclass$"lonny".generation_walk$regclass$, "lonny"._microseconds(
+              v_ended_at + LEAST(GREATEST(c_share * (v_ended_at - v_began_at), c_pause), c_pause_max)));
+    RAISE;
+  END;
   PERFORM setval($regclass$"lonny".timer_mark$regclass$, "lonny"._microseconds(v_due_at - c_margin));
 
   IF v_num_read < c_few_dead THEN
@@ -3191,7 +3204,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_retry_ms.sql', '6f6be5d0ece93337b8a08679f7256d92d367df0336ad75f3afa81488c7a10340', '0.1.0', clock_timestamp()),
   ('functions/_entries_read.sql', '32cb14bd2956e3f5ea2d2a57f8bbe5fbb5284986d8b1c0ace4835813c80e6257', '0.1.0', clock_timestamp()),
   ('functions/_generations_are_walked.sql', 'bc3fa01820d81793bae8cd77cb601d6d8a053098287ef839a5b689d36a9c8067', '0.1.0', clock_timestamp()),
-  ('functions/_generations_walk.sql', '3e2f6a2a558f7c2581014557249ee9d887c3e5d07902ea918a2c9e1a0d908328', '0.1.0', clock_timestamp()),
+  ('functions/_generations_walk.sql', 'fbff67516512b545ac92f4554378a67cffa63309445b12b4cd95723ffd5708b7', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', 'e7d042055874f92fa78bf56defb10f015c3d1f1ab4529904c9bac553d985d85a', '0.1.0', clock_timestamp()),
   ('functions/_take_in_generations.sql', '760c7755ade7e392f90ec78098d8d6cce99aa0bab1f998e7d7c57339ed0c46f5', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
