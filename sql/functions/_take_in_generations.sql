@@ -49,7 +49,7 @@ BEGIN
     IF v_found.message_at IS NOT NULL OR v_found.timer_at IS NOT NULL OR v_found.wake_generation IS NOT NULL THEN
       EXIT WHEN NOT p_is_alone;
       v_num_read := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_generation_idx$regclass$);
-      PERFORM {{ schema }}._tend(GREATEST(32, LEAST(p_max_messages, 1000)), v_found.message_at IS NOT NULL, v_found.timer_at IS NOT NULL, v_mark, v_generations);
+      PERFORM {{ schema }}._tend(GREATEST(32, LEAST(p_max_messages, 250)), v_found.message_at IS NOT NULL, v_found.timer_at IS NOT NULL, v_mark, v_generations);
       v_num_read := v_num_read - {{ schema }}._entries_read($regclass${{ schema }}.message_generation_idx$regclass$);
     ELSE
       EXIT WHEN v_found.message_generation IS NULL AND v_generation = v_last_seen;

@@ -290,8 +290,8 @@ MUTANTS = [
         "tend-waits-for-timers",
         "nothing waits: what comes due is passed by while others hold it",
         "_tend",
-        "ORDER BY x.timer_at LIMIT p_budget * 4\n                  FOR NO KEY UPDATE SKIP LOCKED))",
-        "ORDER BY x.timer_at LIMIT p_budget * 4\n                  FOR NO KEY UPDATE))",
+        "ORDER BY x.timer_at LIMIT p_budget\n                  FOR NO KEY UPDATE SKIP LOCKED))",
+        "ORDER BY x.timer_at LIMIT p_budget\n                  FOR NO KEY UPDATE))",
         "test_promises.py",
     ),
     Mutant(

@@ -1029,7 +1029,8 @@ BEGIN
                 AND (x.lane = 0
                      OR COALESCE((SELECT true FROM "lonny"._policy_in_force p WHERE p.channel = x.channel LIMIT 1), false)
                      OR pg_try_advisory_xact_lock_shared($regclass$"lonny".wake$regclass$::regclass::oid::integer, hashint8(x.lane)))
-                ORDER BY x.timer_at LIMIT p_budget * 4
+                -- Each may cost a mutex, and the server's lock table has 64 places a session unless configured otherwise.
+                ORDER BY x.timer_at LIMIT p_budget
                   FOR NO KEY UPDATE SKIP LOCKED))
       RETURNING m.lane, m.channel, m.status
     )
@@ -1073,7 +1074,7 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION "lonny"._tend(integer, boolean, boolean, timestamptz, bigint[]) IS
-'Notices delays, locks and timers that are over, at most four times p_budget of each (a message becomes ready, or waits with a wake if its channel has a policy; a timer becomes a due wake), then advances the channels of the next p_budget lanes that have due wakes.
+'Notices delays, locks and timers that are over, at most p_budget messages (each becomes ready, or waits with a wake if its channel has a policy) and four times as many timers (each becomes a due wake), then advances the channels of the next p_budget lanes that have due wakes.
 p_messages: there are messages whose delay or lock is over; p_timers: there are timers that are. p_mark: what was over before is not looked at; p_generations: nor wakes of others, unless NULL.';
 
 
@@ -1930,7 +1931,7 @@ BEGIN
     IF v_found.message_at IS NOT NULL OR v_found.timer_at IS NOT NULL OR v_found.wake_generation IS NOT NULL THEN
       EXIT WHEN NOT p_is_alone;
       v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
-      PERFORM "lonny"._tend(GREATEST(32, LEAST(p_max_messages, 1000)), v_found.message_at IS NOT NULL, v_found.timer_at IS NOT NULL, v_mark, v_generations);
+      PERFORM "lonny"._tend(GREATEST(32, LEAST(p_max_messages, 250)), v_found.message_at IS NOT NULL, v_found.timer_at IS NOT NULL, v_mark, v_generations);
       v_num_read := v_num_read - "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
     ELSE
       EXIT WHEN v_found.message_generation IS NULL AND v_generation = v_last_seen;
@@ -2083,7 +2084,7 @@ BEGIN
   v_is_alone := COALESCE(v_is_alone, false);
   IF v_is_alone AND v_is_due THEN
     v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
-    PERFORM "lonny"._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 1000)), v_has_messages, v_has_timers, '-infinity', NULL);
+    PERFORM "lonny"._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 250)), v_has_messages, v_has_timers, '-infinity', NULL);
     v_num_read := v_num_read - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
   END IF;
 
@@ -3191,7 +3192,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_channel_advance.sql', '6b6b0c9dcf15a4ddb0096df456deb2cab106e06f1d28f04d7d53551b76fed7a5', '0.1.0', clock_timestamp()),
   ('functions/_lane_tend.sql', '1c8f9f658828187ffed6809ffecdadeb748d75d550cbc917f50a54ec23003b71', '0.1.0', clock_timestamp()),
   ('functions/_wakes_next.sql', '06e649240a2bdabbefc27a6ac20a16f0ba4d86a7053ec920d682fa8d7fc4dce4', '0.1.0', clock_timestamp()),
-  ('functions/_tend.sql', 'e4a1766911f299d5b0647c22b03775b6639a1e96a50fbbdbeb119b81e0fa02a0', '0.1.0', clock_timestamp()),
+  ('functions/_tend.sql', 'd507739810b1ce860aa30a2911628a97be17275623e258167fbf045b6b57ea00', '0.1.0', clock_timestamp()),
   ('functions/_channel_release.sql', '3860b04958502f7608cf5717d72fd48a5eee2a96a8c92e3de6ac17bd59bc50c5', '0.1.0', clock_timestamp()),
   ('functions/_channel_try_release.sql', 'b05856c1da082b660ec7603d4367b3e2dc60628640e7d42c49287834bdec7cd8', '0.1.0', clock_timestamp()),
   ('functions/_message_offer.sql', '87feeaa4f679437b58847a1bd38f895f8ad1496a610cd3d524c83e41efab2f91', '0.1.0', clock_timestamp()),
@@ -3206,9 +3207,9 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_generations_are_walked.sql', 'bc3fa01820d81793bae8cd77cb601d6d8a053098287ef839a5b689d36a9c8067', '0.1.0', clock_timestamp()),
   ('functions/_generations_walk.sql', 'fbff67516512b545ac92f4554378a67cffa63309445b12b4cd95723ffd5708b7', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', 'e7d042055874f92fa78bf56defb10f015c3d1f1ab4529904c9bac553d985d85a', '0.1.0', clock_timestamp()),
-  ('functions/_take_in_generations.sql', '760c7755ade7e392f90ec78098d8d6cce99aa0bab1f998e7d7c57339ed0c46f5', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_generations.sql', 'ce9261cb6f9ce75b02dfa56e03fcd829cc1405f578c07d05169436890746fd21', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
-  ('functions/message_dequeue.sql', '334ce2b583e5e43f7f13837512db2f7c11c1df92942810a943a0345c09cc6889', '0.1.0', clock_timestamp()),
+  ('functions/message_dequeue.sql', '568a89601eec8422b31a578d1dadf575a0f19ab2ea3dec2d4809eee0cb39906a', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '9138e096d82ec5dc6f4aefbc18b34a1c9ebc02d3394c3fb5e2417cca438dc1cb', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'a2f4a9de1d14e0124e56cf3c47ce7858dd6ee6f0b2e676a07769d751642b768f', '0.1.0', clock_timestamp()),
   ('functions/message_delete.sql', '1a548890b6e852739d7b13e7785979bc74d130cd10997af9146fbf58c6519366', '0.1.0', clock_timestamp()),

@@ -1,0 +1,46 @@
+"""A dequeue takes few of the places in the server's lock table, which all sessions share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.queue import move_clock, scalar, stop_clock
+
+if TYPE_CHECKING:
+    from tests.conftest import Connect
+
+_CHANNELS = """
+SELECT count(*)
+  FROM lonny.message_create_many((SELECT array_agg('channel-' || n) FROM generate_series(1, 5000) AS n),
+                                 array_fill('x'::bytea, ARRAY[5000]), '{1000}', '{1}')
+"""
+# What a dequeue that is a transaction of its own has when it ends.
+_LOCKS = """
+CREATE FUNCTION public.locks() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO public.seen SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid();
+  RETURN NULL;
+END
+$$;
+CREATE TABLE public.seen (num bigint);
+CREATE CONSTRAINT TRIGGER locks AFTER UPDATE ON lonny.message DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW EXECUTE FUNCTION public.locks();
+"""
+
+
+@pytest.mark.parametrize("limited", [False, True], ids=["unlimited", "limited"])
+@pytest.mark.parametrize(("max_messages", "most"), [(1, 64), (100, 200), (10_000, 500)])
+def test_a_dequeue_takes_few_locks(connect: Connect, max_messages: int, most: int, limited: bool) -> None:
+    conn = connect()
+    stop_clock(conn)
+    conn.execute(_CHANNELS)
+    if limited:
+        conn.execute("SELECT count(lonny.channel_policy_set('channel-' || n, 5)) FROM generate_series(1, 5000) AS n")
+    conn.execute(_LOCKS)
+    move_clock(conn, 1)
+    query = f"SELECT count(*) FROM lonny.message_dequeue({max_messages})"
+    ((taken,),) = conn.execute(query.encode(), prepare=False).fetchall()
+    assert taken > 0
+    assert 0 < scalar(conn, "SELECT max(num) FROM public.seen") <= most
