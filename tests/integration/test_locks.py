@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.queue import move_clock, scalar, stop_clock
+from tests.support.queue import channels, create, delete, dequeue, limit, move_clock, scalar, serve, stop_clock
 
 if TYPE_CHECKING:
     from tests.conftest import Connect
@@ -44,3 +44,20 @@ def test_a_dequeue_takes_few_locks(connect: Connect, max_messages: int, most: in
     ((taken,),) = conn.execute(query.encode(), prepare=False).fetchall()
     assert taken > 0
     assert 0 < scalar(conn, "SELECT max(num) FROM public.seen") <= most
+
+
+def test_an_open_dequeue_holds_up_no_channel_of_which_it_has_nothing(connect: Connect) -> None:
+    """Not one either whose due messages were all in others' hands, and that gets a policy afterwards."""
+    conn, worker, other = connect(), connect(autocommit=False), connect(autocommit=False)
+    stop_clock(conn)
+    names = [f"channel-{n}" for n in range(5)]
+    for name in names:
+        create(conn, name, lock_ms=10)
+        delete(other, *dequeue(conn))
+    move_clock(conn, 10)
+    create(conn, "z")
+    assert channels(dequeue(worker, 3)) == {"z"}
+    other.rollback()
+    limit(conn, names, 5)
+    assert channels(serve(conn, 10)) == set(names)
+    worker.rollback()

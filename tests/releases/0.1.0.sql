@@ -1197,6 +1197,26 @@ $function$;
 COMMENT ON FUNCTION "lonny"._message_offer(bigint, text, bigint[], timestamptz) IS
 'As _channel_offer, for a channel without a policy or the messages without a channel. is_busy: something is due; if nothing is offered it is in another transaction''s hands.';
 
+CREATE OR REPLACE FUNCTION "lonny"._message_try_offer(p_lane bigint, p_channel text, p_over_ids bigint[], p_now timestamptz)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- As _channel_try_release, and not always so for the same reason.
+DECLARE
+  v_offered bigint;
+BEGIN
+  SELECT o.offered INTO v_offered FROM "lonny"._message_offer(p_lane, p_channel, p_over_ids, p_now) o;
+  IF v_offered IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'PYUND';
+  END IF;
+  RETURN v_offered;
+EXCEPTION WHEN SQLSTATE 'PYUND' THEN
+  RETURN NULL;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._message_try_offer(bigint, text, bigint[], timestamptz) IS
+'As _message_offer; but if nothing is offered all is undone, the mutex included: the transaction may stay open, and a policy that the channel gets would wait for it.';
+
 CREATE OR REPLACE FUNCTION "lonny"._channel_offer(p_lane bigint, p_channel text, p_over_ids bigint[], OUT offered bigint, OUT is_busy boolean, OUT is_limited boolean, OUT release_at timestamptz)
 LANGUAGE plpgsql VOLATILE
 AS $function$
@@ -1225,6 +1245,19 @@ BEGIN
 
   is_limited := v_policy.id IS NOT NULL;
   IF NOT is_limited THEN
+    -- Is something due in others' hands, perhaps all of it?
+    IF p_lane <> 0
+       AND COALESCE((SELECT true FROM "lonny".message m
+                      WHERE m.id = ANY (p_over_ids) AND m.timer_at <= v_now AND m.xmax <> 0 AND m.xmax <> m.xmin LIMIT 1),
+                    (SELECT true
+                       FROM (SELECT m.timer_at, m.xmin, m.xmax FROM "lonny".message m
+                              WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
+                              ORDER BY m.dequeue_at, m.id LIMIT 100) x
+                      WHERE (x.timer_at IS NULL OR x.timer_at <= v_now) AND x.xmax <> 0 AND x.xmax <> x.xmin LIMIT 1), false) THEN
+      offered := "lonny"._message_try_offer(p_lane, p_channel, p_over_ids, v_now);
+      is_busy := true;
+      RETURN;
+    END IF;
     SELECT o.offered, o.is_busy INTO offered, is_busy FROM "lonny"._message_offer(p_lane, p_channel, p_over_ids, v_now) o;
     IF is_busy THEN
       RETURN;
@@ -3139,6 +3172,7 @@ REVOKE ALL ON FUNCTION
   "lonny"._channel_release(bigint, text, bigint[]),
   "lonny"._channel_try_release(bigint, text, bigint[]),
   "lonny"._message_offer(bigint, text, bigint[], timestamptz),
+  "lonny"._message_try_offer(bigint, text, bigint[], timestamptz),
   "lonny"._channel_offer(bigint, text, bigint[]),
   "lonny"._lanes_next(bigint, integer, bigint[]),
   "lonny"._turns_due(bigint, bigint, integer, bigint[]),
@@ -3196,7 +3230,8 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_channel_release.sql', '3860b04958502f7608cf5717d72fd48a5eee2a96a8c92e3de6ac17bd59bc50c5', '0.1.0', clock_timestamp()),
   ('functions/_channel_try_release.sql', 'b05856c1da082b660ec7603d4367b3e2dc60628640e7d42c49287834bdec7cd8', '0.1.0', clock_timestamp()),
   ('functions/_message_offer.sql', '87feeaa4f679437b58847a1bd38f895f8ad1496a610cd3d524c83e41efab2f91', '0.1.0', clock_timestamp()),
-  ('functions/_channel_offer.sql', '0156ca681f759a59f9d81cf8c93cf6de541cb27e15500162c922ba93cb8a678c', '0.1.0', clock_timestamp()),
+  ('functions/_message_try_offer.sql', '4c0621518e7d0eda1cd530983b062afc3c3702759d942c25c1b33213a001abbe', '0.1.0', clock_timestamp()),
+  ('functions/_channel_offer.sql', 'de697bade59b77bb0a486ba577a8ee292d35823a3a04de2fa5d050245e4bf696', '0.1.0', clock_timestamp()),
   ('functions/_lanes_next.sql', '6b18d45bfed571bda162fedff3294581d55657dca1fd9956bd97678db198bb7c', '0.1.0', clock_timestamp()),
   ('functions/_turns_due.sql', '9eddc11510e2cbff77b873c709aa27fc4905b96d4912d543d0ebedcd8f87a16e', '0.1.0', clock_timestamp()),
   ('functions/_take_one.sql', '2ac2019093805f9b0c040344505e0d85b934dfc73011ab42aae288d041b305ad', '0.1.0', clock_timestamp()),
@@ -3230,7 +3265,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/check.sql', '0199a26e79fc83f4649f84ea85efe139d4a88f927dacce19a1c028482395f4ce', '0.1.0', clock_timestamp()),
   ('functions/repair.sql', '07fb801bb2ddf600d2e98707b51663b1cf1af754af19397d454902a9f490c958', '0.1.0', clock_timestamp()),
   ('functions/_objects.sql', '2b98a3decee16dbafec75b2642f0822dadb8420d39b7415bb75a5916ddf40b72', '0.1.0', clock_timestamp()),
-  ('grants.sql', 'ea3da09274e21b820e642c2e93ab4ac2a23e343f13377d31f03273af6d9179c3', '0.1.0', clock_timestamp());
+  ('grants.sql', '641b7a90f1b2338bef0c286be20ad8a41c6c938cd8f5bbe1c5cd5d6005a36ca4', '0.1.0', clock_timestamp());
 
 DELETE FROM "lonny".object WHERE kind = 'function';
 INSERT INTO "lonny".object (kind, name, part, checksum)
