@@ -89,7 +89,7 @@ def test_a_generation_has_had_no_message_before(connect: Connect, ended: int) ->
 
 @pytest.mark.parametrize("what", ["message", "wake"])
 def test_what_an_open_transaction_holds_keeps_no_generation(connect: Connect, what: str) -> None:
-    """A message that it took, or a wake of a channel whose mutex it has, would else be in the older of two."""
+    """Neither a message that it took nor the wake of a channel whose mutex it has."""
     conn, holder, worker = connect(), connect(autocommit=False), connect(autocommit=False)
     stop_clock(conn)
     limit(conn, "a", None if what == "message" else 5)

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.queue import channels, create, delete, dequeue, limit, move_clock, scalar, serve, stop_clock
+from tests.support.queue import (
+    channels,
+    create,
+    delete,
+    dequeue,
+    limit,
+    move_clock,
+    scalar,
+    serve,
+    stop_clock,
+)
 
 if TYPE_CHECKING:
     from tests.conftest import Connect
@@ -20,7 +30,8 @@ SELECT count(*)
 _LOCKS = """
 CREATE FUNCTION public.locks() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  INSERT INTO public.seen SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid();
+  INSERT INTO public.seen
+  SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid();
   RETURN NULL;
 END
 $$;
@@ -37,12 +48,12 @@ def test_a_dequeue_takes_few_locks(connect: Connect, max_messages: int, most: in
     stop_clock(conn)
     conn.execute(_CHANNELS)
     if limited:
-        conn.execute("SELECT count(lonny.channel_policy_set('channel-' || n, 5)) FROM generate_series(1, 5000) AS n")
+        conn.execute(
+            "SELECT count(lonny.channel_policy_set('channel-' || n, 5)) FROM generate_series(1, 5000) AS n"
+        )
     conn.execute(_LOCKS)
     move_clock(conn, 1)
-    query = f"SELECT count(*) FROM lonny.message_dequeue({max_messages})"
-    ((taken,),) = conn.execute(query.encode(), prepare=False).fetchall()
-    assert taken > 0
+    assert dequeue(conn, max_messages) != []
     assert 0 < scalar(conn, "SELECT max(num) FROM public.seen") <= most
 
 
@@ -61,3 +72,17 @@ def test_an_open_dequeue_holds_up_no_channel_of_which_it_has_nothing(connect: Co
     limit(conn, names, 5)
     assert channels(serve(conn, 10)) == set(names)
     worker.rollback()
+
+
+def test_no_dequeue_waits_for_a_repair_that_is_not_committed(connect: Connect) -> None:
+    """It holds the versions of a policy that it mends, which a dequeue removes when there is a newer one."""
+    conn, mender = connect(), connect(autocommit=False)
+    stop_clock(conn)
+    limit(conn, "a", 1)
+    conn.execute("UPDATE lonny.channel_policy SET max_concurrency = -1")
+    assert scalar(mender, "SELECT kind FROM lonny.repair()") == "POLICY_INCONSISTENT"
+    ids = create(conn, "a", 3)
+    limit(conn, "a", 2)
+    conn.execute("SET lock_timeout = 20")
+    assert [message.id for message in dequeue(conn, 3)] == ids[:2]
+    mender.rollback()

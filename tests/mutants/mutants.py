@@ -282,8 +282,8 @@ MUTANTS = [
         "advance-deletes-policy",
         "a policy is in force until another is",
         "_channel_advance",
-        "v.id < v_policy.id;",
-        "v.id <= v_policy.id;",
+        "x.id < v_policy.id FOR UPDATE SKIP LOCKED",
+        "x.id <= v_policy.id FOR UPDATE SKIP LOCKED",
         "channel_policy_set",
     ),
     Mutant(

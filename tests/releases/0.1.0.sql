@@ -802,7 +802,10 @@ BEGIN
     INTO v_policy.id, v_policy.channel, v_policy.max_concurrency, v_policy.release_interval_ms, v_is_cleared, v_has_older
     FROM "lonny".channel_policy p WHERE p.channel = p_channel ORDER BY p.id DESC LIMIT 1;
   IF v_has_older THEN
-    DELETE FROM "lonny".channel_policy v WHERE v.channel = p_channel AND v.id < v_policy.id;
+    -- The mutex keeps out all but repair.
+    DELETE FROM "lonny".channel_policy v
+     WHERE v.channel = p_channel
+       AND v.id = ANY (ARRAY (SELECT x.id FROM "lonny".channel_policy x WHERE x.channel = p_channel AND x.id < v_policy.id FOR UPDATE SKIP LOCKED));
   END IF;
   IF v_is_cleared THEN
     v_policy := NULL;
@@ -3223,7 +3226,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/message_create_many.sql', '006d7e502dc71c62c7eaa497da374986906b0bc2669e121a2b20a2564d1e04dc', '0.1.0', clock_timestamp()),
   ('functions/_channel_survey.sql', '4bb5bc0eca36a3dcb62c73d02548262c454e39084b594f5d9d626d1ce20293b2', '0.1.0', clock_timestamp()),
   ('functions/_timer_set.sql', '2936d9e8af9c5b017163739580a6798a621a14ac8b54b48c5ae1aecff9ac17a7', '0.1.0', clock_timestamp()),
-  ('functions/_channel_advance.sql', '6b6b0c9dcf15a4ddb0096df456deb2cab106e06f1d28f04d7d53551b76fed7a5', '0.1.0', clock_timestamp()),
+  ('functions/_channel_advance.sql', '57d994c975fb48ea85a51ae33741aaf85d8522d406bbb92d818a3f6fe8d5b965', '0.1.0', clock_timestamp()),
   ('functions/_lane_tend.sql', '1c8f9f658828187ffed6809ffecdadeb748d75d550cbc917f50a54ec23003b71', '0.1.0', clock_timestamp()),
   ('functions/_wakes_next.sql', '06e649240a2bdabbefc27a6ac20a16f0ba4d86a7053ec920d682fa8d7fc4dce4', '0.1.0', clock_timestamp()),
   ('functions/_tend.sql', 'd507739810b1ce860aa30a2911628a97be17275623e258167fbf045b6b57ea00', '0.1.0', clock_timestamp()),
