@@ -29,6 +29,7 @@ REVOKE ALL ON FUNCTION
   {{ schema }}._channel_release(bigint, text, bigint[]),
   {{ schema }}._channel_try_release(bigint, text, bigint[]),
   {{ schema }}._message_offer(bigint, text, bigint[], timestamptz),
+  {{ schema }}._message_try_offer(bigint, text, bigint[], timestamptz),
   {{ schema }}._channel_offer(bigint, text, bigint[]),
   {{ schema }}._lanes_next(bigint, integer, bigint[]),
   {{ schema }}._turns_due(bigint, bigint, integer, bigint[]),

@@ -41,6 +41,7 @@
 {% include "functions/_channel_release.sql" %}
 {% include "functions/_channel_try_release.sql" %}
 {% include "functions/_message_offer.sql" %}
+{% include "functions/_message_try_offer.sql" %}
 {% include "functions/_channel_offer.sql" %}
 {% include "functions/_lanes_next.sql" %}
 {% include "functions/_turns_due.sql" %}

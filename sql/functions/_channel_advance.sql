@@ -40,7 +40,10 @@ BEGIN
     INTO v_policy.id, v_policy.channel, v_policy.max_concurrency, v_policy.release_interval_ms, v_is_cleared, v_has_older
     FROM {{ schema }}.channel_policy p WHERE p.channel = p_channel ORDER BY p.id DESC LIMIT 1;
   IF v_has_older THEN
-    DELETE FROM {{ schema }}.channel_policy v WHERE v.channel = p_channel AND v.id < v_policy.id;
+    -- The mutex keeps out all but repair.
+    DELETE FROM {{ schema }}.channel_policy v
+     WHERE v.channel = p_channel
+       AND v.id = ANY (ARRAY (SELECT x.id FROM {{ schema }}.channel_policy x WHERE x.channel = p_channel AND x.id < v_policy.id FOR UPDATE SKIP LOCKED));
   END IF;
   IF v_is_cleared THEN
     v_policy := NULL;

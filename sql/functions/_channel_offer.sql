@@ -26,6 +26,19 @@ BEGIN
 
   is_limited := v_policy.id IS NOT NULL;
   IF NOT is_limited THEN
+    -- Is something due in others' hands, perhaps all of it?
+    IF p_lane <> 0
+       AND COALESCE((SELECT true FROM {{ schema }}.message m
+                      WHERE m.id = ANY (p_over_ids) AND m.timer_at <= v_now AND m.xmax <> 0 AND m.xmax <> m.xmin LIMIT 1),
+                    (SELECT true
+                       FROM (SELECT m.timer_at, m.xmin, m.xmax FROM {{ schema }}.message m
+                              WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
+                              ORDER BY m.dequeue_at, m.id LIMIT 100) x
+                      WHERE (x.timer_at IS NULL OR x.timer_at <= v_now) AND x.xmax <> 0 AND x.xmax <> x.xmin LIMIT 1), false) THEN
+      offered := {{ schema }}._message_try_offer(p_lane, p_channel, p_over_ids, v_now);
+      is_busy := true;
+      RETURN;
+    END IF;
     SELECT o.offered, o.is_busy INTO offered, is_busy FROM {{ schema }}._message_offer(p_lane, p_channel, p_over_ids, v_now) o;
     IF is_busy THEN
       RETURN;

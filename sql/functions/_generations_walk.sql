@@ -17,6 +17,9 @@ DECLARE
   v_began_at    timestamptz := {{ schema }}._clock();
   v_ended_at    timestamptz;
   v_generation  bigint;
+  v_is_new      boolean;
+  v_older       bigint;
+  v_younger     bigint;
   v_num_read    bigint;
   v_due_at      timestamptz;
   v_messages    record;
@@ -27,24 +30,50 @@ BEGIN
     RETURN;
   END IF;
   v_generation := COALESCE(pg_sequence_last_value($regclass${{ schema }}.generation$regclass$), 0);
-  IF v_generation <= 0 THEN
-    -- One that nothing has yet, set before the look: what becomes ready from now on has it.
-    v_generation := 2 * (1 - v_generation / 2);
+  v_is_new := v_generation <= 0;
+  IF v_is_new THEN
+    -- One that nothing has yet, set before the look: what becomes ready from now on has it. Until the look is over nobody may search it: what
+    -- is ready already is not in it. Whoever reads the generation reads afterwards whether it is walked.
+    v_generation := 2 * (1 + (1 - v_generation) / 2);
+    PERFORM setval($regclass${{ schema }}.generation_walk$regclass$, 1);
     PERFORM setval($regclass${{ schema }}.generation$regclass$, v_generation);
   END IF;
+  v_older := v_generation / 2;
+  v_younger := (v_generation + 1) / 2;
 
-  v_num_read := - {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$)
-                - {{ schema }}._entries_read($regclass${{ schema }}.message_timer_idx$regclass$);
-  SELECT count(*) AS num, array_agg(x.id) FILTER (WHERE (x.generation BETWEEN v_generation / 2 AND (v_generation + 1) / 2) IS NOT TRUE) AS stale INTO v_messages
-    FROM (SELECT m.id, m.generation FROM {{ schema }}.message m
-           WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT c_few) x;
-  SELECT count(*) AS num, array_agg(x.ctid) FILTER (WHERE (x.generation BETWEEN v_generation / 2 AND (v_generation + 1) / 2) IS NOT TRUE) AS stale INTO v_wakes
-    FROM (SELECT w.ctid, w.generation FROM {{ schema }}.wake w
-           WHERE w.at IS NULL ORDER BY w.lane LIMIT c_few) x;
-  v_due_at := LEAST((SELECT m.timer_at FROM {{ schema }}.message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1),
-                    (SELECT w.at FROM {{ schema }}.wake w WHERE w.at <= v_began_at ORDER BY w.at LIMIT 1), v_began_at);
-  v_num_read := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$)
-                + {{ schema }}._entries_read($regclass${{ schema }}.message_timer_idx$regclass$) - v_messages.num;
+  BEGIN
+    v_num_read := - {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$)
+                  - {{ schema }}._entries_read($regclass${{ schema }}.message_timer_idx$regclass$);
+    -- Stale is what is in neither generation. What another transaction holds (or one that rolled back held: the row version's xmax is another's) would
+    -- keep the older one for as long, so that one is over when nothing else is left in it. Its wakes are taken along, since those of a lane whose
+    -- mutex is held stay as well.
+    SELECT count(*) AS num, count(*) FILTER (WHERE x.is_stale AND NOT x.is_held) AS num_stale,
+           count(*) FILTER (WHERE x.generation < v_younger AND NOT x.is_stale AND NOT x.is_held) AS num_older,
+           array_agg(x.id) FILTER (WHERE x.is_stale OR x.generation < v_younger AND x.is_held) AS stale
+      INTO v_messages
+      FROM (SELECT m.id, m.generation, (m.generation BETWEEN v_older AND v_younger) IS NOT TRUE AS is_stale, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held
+              FROM {{ schema }}.message m
+             WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT c_few) x;
+    SELECT count(*) AS num, count(*) FILTER (WHERE (x.generation BETWEEN v_older AND v_younger) IS NOT TRUE) AS num_stale,
+           array_agg(x.ctid) FILTER (WHERE (x.generation = v_younger) IS NOT TRUE) AS stale
+      INTO v_wakes
+      FROM (SELECT w.ctid, w.generation FROM {{ schema }}.wake w
+             WHERE w.at IS NULL ORDER BY w.lane LIMIT c_few) x;
+    -- What another transaction holds is no reason to begin there: if that rolls back, the next walk finds it.
+    v_due_at := LEAST((SELECT m.timer_at FROM {{ schema }}.message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED),
+                      (SELECT w.at FROM {{ schema }}.wake w WHERE w.at <= v_began_at ORDER BY w.at LIMIT 1 FOR UPDATE SKIP LOCKED), v_began_at);
+    v_num_read := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$)
+                  + {{ schema }}._entries_read($regclass${{ schema }}.message_timer_idx$regclass$) - v_messages.num;
+  EXCEPTION WHEN query_canceled THEN
+    -- Perhaps by a statement_timeout: if the next dequeue tried again, none would ever get further.
+    v_ended_at := {{ schema }}._clock();
+    IF v_is_new THEN
+      PERFORM setval($regclass${{ schema }}.generation$regclass$, - v_generation);
+    END IF;
+    PERFORM setval($regclass${{ schema }}.generation_walk$regclass$, {{ schema }}._microseconds(
+              v_ended_at + LEAST(GREATEST(c_share * (v_ended_at - v_began_at), c_pause), c_pause_max)));
+    RAISE;
+  END;
   PERFORM setval($regclass${{ schema }}.timer_mark$regclass$, {{ schema }}._microseconds(v_due_at - c_margin));
 
   IF v_num_read < c_few_dead THEN
@@ -52,7 +81,7 @@ BEGIN
             setval($regclass${{ schema }}.generation_walk$regclass$, 0);
     RETURN;
   END IF;
-  IF v_messages.num = c_few OR v_wakes.num = c_few OR cardinality(v_messages.stale) > c_few_stale OR cardinality(v_wakes.stale) > c_few_stale THEN
+  IF v_messages.num = c_few OR v_wakes.num = c_few OR v_messages.num_stale > c_few_stale OR v_wakes.num_stale > c_few_stale THEN
     PERFORM setval($regclass${{ schema }}.generation$regclass$, - v_generation);
   ELSE
     UPDATE {{ schema }}.message m
@@ -64,6 +93,10 @@ BEGIN
        SET generation = DEFAULT
      WHERE w.ctid = ANY (ARRAY (
              SELECT x.ctid FROM {{ schema }}.wake x WHERE x.ctid = ANY (v_wakes.stale) AND x.at IS NULL FOR UPDATE SKIP LOCKED));
+    -- As we found it, unless a dequeue was faster.
+    IF v_older < v_younger AND v_messages.num_older = 0 AND pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) = v_generation THEN
+      PERFORM setval($regclass${{ schema }}.generation$regclass$, v_generation + 1);
+    END IF;
   END IF;
   v_ended_at := {{ schema }}._clock();
   PERFORM setval($regclass${{ schema }}.generation_walk$regclass$, {{ schema }}._microseconds(

@@ -24,7 +24,8 @@ BEGIN
                 AND (x.lane = 0
                      OR COALESCE((SELECT true FROM {{ schema }}._policy_in_force p WHERE p.channel = x.channel LIMIT 1), false)
                      OR pg_try_advisory_xact_lock_shared($regclass${{ schema }}.wake$regclass$::regclass::oid::integer, hashint8(x.lane)))
-                ORDER BY x.timer_at LIMIT p_budget * 4
+                -- Each may cost a mutex, and the server's lock table has 64 places a session unless configured otherwise.
+                ORDER BY x.timer_at LIMIT p_budget
                   FOR NO KEY UPDATE SKIP LOCKED))
       RETURNING m.lane, m.channel, m.status
     )
@@ -68,5 +69,5 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}._tend(integer, boolean, boolean, timestamptz, bigint[]) IS
-'Notices delays, locks and timers that are over, at most four times p_budget of each (a message becomes ready, or waits with a wake if its channel has a policy; a timer becomes a due wake), then advances the channels of the next p_budget lanes that have due wakes.
+'Notices delays, locks and timers that are over, at most p_budget messages (each becomes ready, or waits with a wake if its channel has a policy) and four times as many timers (each becomes a due wake), then advances the channels of the next p_budget lanes that have due wakes.
 p_messages: there are messages whose delay or lock is over; p_timers: there are timers that are. p_mark: what was over before is not looked at; p_generations: nor wakes of others, unless NULL.';

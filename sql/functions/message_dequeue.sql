@@ -77,7 +77,7 @@ BEGIN
   v_is_alone := COALESCE(v_is_alone, false);
   IF v_is_alone AND v_is_due THEN
     v_num_read := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$);
-    PERFORM {{ schema }}._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 1000)), v_has_messages, v_has_timers, '-infinity', NULL);
+    PERFORM {{ schema }}._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 250)), v_has_messages, v_has_timers, '-infinity', NULL);
     v_num_read := v_num_read - {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$);
   END IF;
 

@@ -1066,7 +1066,10 @@ BEGIN
     INTO v_policy.id, v_policy.channel, v_policy.max_concurrency, v_policy.release_interval_ms, v_is_cleared, v_has_older
     FROM "lonny".channel_policy p WHERE p.channel = p_channel ORDER BY p.id DESC LIMIT 1;
   IF v_has_older THEN
-    DELETE FROM "lonny".channel_policy v WHERE v.channel = p_channel AND v.id < v_policy.id;
+    -- The mutex keeps out all but repair.
+    DELETE FROM "lonny".channel_policy v
+     WHERE v.channel = p_channel
+       AND v.id = ANY (ARRAY (SELECT x.id FROM "lonny".channel_policy x WHERE x.channel = p_channel AND x.id < v_policy.id FOR UPDATE SKIP LOCKED));
   END IF;
   IF v_is_cleared THEN
     v_policy := NULL;
@@ -1293,7 +1296,8 @@ BEGIN
                 AND (x.lane = 0
                      OR COALESCE((SELECT true FROM "lonny"._policy_in_force p WHERE p.channel = x.channel LIMIT 1), false)
                      OR pg_try_advisory_xact_lock_shared($regclass$"lonny".wake$regclass$::regclass::oid::integer, hashint8(x.lane)))
-                ORDER BY x.timer_at LIMIT p_budget * 4
+                -- Each may cost a mutex, and the server's lock table has 64 places a session unless configured otherwise.
+                ORDER BY x.timer_at LIMIT p_budget
                   FOR NO KEY UPDATE SKIP LOCKED))
       RETURNING m.lane, m.channel, m.status
     )
@@ -1337,7 +1341,7 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION "lonny"._tend(integer, boolean, boolean, timestamptz, bigint[]) IS
-'Notices delays, locks and timers that are over, at most four times p_budget of each (a message becomes ready, or waits with a wake if its channel has a policy; a timer becomes a due wake), then advances the channels of the next p_budget lanes that have due wakes.
+'Notices delays, locks and timers that are over, at most p_budget messages (each becomes ready, or waits with a wake if its channel has a policy) and four times as many timers (each becomes a due wake), then advances the channels of the next p_budget lanes that have due wakes.
 p_messages: there are messages whose delay or lock is over; p_timers: there are timers that are. p_mark: what was over before is not looked at; p_generations: nor wakes of others, unless NULL.';
 
 
@@ -1460,6 +1464,26 @@ $function$;
 COMMENT ON FUNCTION "lonny"._message_offer(bigint, text, bigint[], timestamptz) IS
 'As _channel_offer, for a channel without a policy or the messages without a channel. is_busy: something is due; if nothing is offered it is in another transaction''s hands.';
 
+CREATE OR REPLACE FUNCTION "lonny"._message_try_offer(p_lane bigint, p_channel text, p_over_ids bigint[], p_now timestamptz)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- As _channel_try_release, and not always so for the same reason.
+DECLARE
+  v_offered bigint;
+BEGIN
+  SELECT o.offered INTO v_offered FROM "lonny"._message_offer(p_lane, p_channel, p_over_ids, p_now) o;
+  IF v_offered IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'PYUND';
+  END IF;
+  RETURN v_offered;
+EXCEPTION WHEN SQLSTATE 'PYUND' THEN
+  RETURN NULL;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._message_try_offer(bigint, text, bigint[], timestamptz) IS
+'As _message_offer; but if nothing is offered all is undone, the mutex included: the transaction may stay open, and a policy that the channel gets would wait for it.';
+
 CREATE OR REPLACE FUNCTION "lonny"._channel_offer(p_lane bigint, p_channel text, p_over_ids bigint[], OUT offered bigint, OUT is_busy boolean, OUT is_limited boolean, OUT release_at timestamptz)
 LANGUAGE plpgsql VOLATILE
 AS $function$
@@ -1488,6 +1512,19 @@ BEGIN
 
   is_limited := v_policy.id IS NOT NULL;
   IF NOT is_limited THEN
+    -- Is something due in others' hands, perhaps all of it?
+    IF p_lane <> 0
+       AND COALESCE((SELECT true FROM "lonny".message m
+                      WHERE m.id = ANY (p_over_ids) AND m.timer_at <= v_now AND m.xmax <> 0 AND m.xmax <> m.xmin LIMIT 1),
+                    (SELECT true
+                       FROM (SELECT m.timer_at, m.xmin, m.xmax FROM "lonny".message m
+                              WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
+                              ORDER BY m.dequeue_at, m.id LIMIT 100) x
+                      WHERE (x.timer_at IS NULL OR x.timer_at <= v_now) AND x.xmax <> 0 AND x.xmax <> x.xmin LIMIT 1), false) THEN
+      offered := "lonny"._message_try_offer(p_lane, p_channel, p_over_ids, v_now);
+      is_busy := true;
+      RETURN;
+    END IF;
     SELECT o.offered, o.is_busy INTO offered, is_busy FROM "lonny"._message_offer(p_lane, p_channel, p_over_ids, v_now) o;
     IF is_busy THEN
       RETURN;
@@ -2028,6 +2065,9 @@ DECLARE
   v_began_at    timestamptz := "lonny"._clock();
   v_ended_at    timestamptz;
   v_generation  bigint;
+  v_is_new      boolean;
+  v_older       bigint;
+  v_younger     bigint;
   v_num_read    bigint;
   v_due_at      timestamptz;
   v_messages    record;
@@ -2038,24 +2078,50 @@ BEGIN
     RETURN;
   END IF;
   v_generation := COALESCE(pg_sequence_last_value($regclass$"lonny".generation$regclass$), 0);
-  IF v_generation <= 0 THEN
-    -- One that nothing has yet, set before the look: what becomes ready from now on has it.
-    v_generation := 2 * (1 - v_generation / 2);
+  v_is_new := v_generation <= 0;
+  IF v_is_new THEN
+    -- One that nothing has yet, set before the look: what becomes ready from now on has it. Until the look is over nobody may search it: what
+    -- is ready already is not in it. Whoever reads the generation reads afterwards whether it is walked.
+    v_generation := 2 * (1 + (1 - v_generation) / 2);
+    PERFORM setval($regclass$"lonny".generation_walk$regclass$, 1);
     PERFORM setval($regclass$"lonny".generation$regclass$, v_generation);
   END IF;
+  v_older := v_generation / 2;
+  v_younger := (v_generation + 1) / 2;
 
-  v_num_read := - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
-                - "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$);
-  SELECT count(*) AS num, array_agg(x.id) FILTER (WHERE (x.generation BETWEEN v_generation / 2 AND (v_generation + 1) / 2) IS NOT TRUE) AS stale INTO v_messages
-    FROM (SELECT m.id, m.generation FROM "lonny".message m
-           WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT c_few) x;
-  SELECT count(*) AS num, array_agg(x.ctid) FILTER (WHERE (x.generation BETWEEN v_generation / 2 AND (v_generation + 1) / 2) IS NOT TRUE) AS stale INTO v_wakes
-    FROM (SELECT w.ctid, w.generation FROM "lonny".wake w
-           WHERE w.at IS NULL ORDER BY w.lane LIMIT c_few) x;
-  v_due_at := LEAST((SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1),
-                    (SELECT w.at FROM "lonny".wake w WHERE w.at <= v_began_at ORDER BY w.at LIMIT 1), v_began_at);
-  v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
-                + "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$) - v_messages.num;
+  BEGIN
+    v_num_read := - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
+                  - "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$);
+    -- Stale is what is in neither generation. What another transaction holds (or one that rolled back held: the row version's xmax is another's) would
+    -- keep the older one for as long, so that one is over when nothing else is left in it. Its wakes are taken along, since those of a lane whose
+    -- mutex is held stay as well.
+    SELECT count(*) AS num, count(*) FILTER (WHERE x.is_stale AND NOT x.is_held) AS num_stale,
+           count(*) FILTER (WHERE x.generation < v_younger AND NOT x.is_stale AND NOT x.is_held) AS num_older,
+           array_agg(x.id) FILTER (WHERE x.is_stale OR x.generation < v_younger AND x.is_held) AS stale
+      INTO v_messages
+      FROM (SELECT m.id, m.generation, (m.generation BETWEEN v_older AND v_younger) IS NOT TRUE AS is_stale, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held
+              FROM "lonny".message m
+             WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT c_few) x;
+    SELECT count(*) AS num, count(*) FILTER (WHERE (x.generation BETWEEN v_older AND v_younger) IS NOT TRUE) AS num_stale,
+           array_agg(x.ctid) FILTER (WHERE (x.generation = v_younger) IS NOT TRUE) AS stale
+      INTO v_wakes
+      FROM (SELECT w.ctid, w.generation FROM "lonny".wake w
+             WHERE w.at IS NULL ORDER BY w.lane LIMIT c_few) x;
+    -- What another transaction holds is no reason to begin there: if that rolls back, the next walk finds it.
+    v_due_at := LEAST((SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED),
+                      (SELECT w.at FROM "lonny".wake w WHERE w.at <= v_began_at ORDER BY w.at LIMIT 1 FOR UPDATE SKIP LOCKED), v_began_at);
+    v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
+                  + "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$) - v_messages.num;
+  EXCEPTION WHEN query_canceled THEN
+    -- Perhaps by a statement_timeout: if the next dequeue tried again, none would ever get further.
+    v_ended_at := "lonny"._clock();
+    IF v_is_new THEN
+      PERFORM setval($regclass$"lonny".generation$regclass$, - v_generation);
+    END IF;
+    PERFORM setval($regclass$"lonny".generation_walk$regclass$, "lonny"._microseconds(
+              v_ended_at + LEAST(GREATEST(c_share * (v_ended_at - v_began_at), c_pause), c_pause_max)));
+    RAISE;
+  END;
   PERFORM setval($regclass$"lonny".timer_mark$regclass$, "lonny"._microseconds(v_due_at - c_margin));
 
   IF v_num_read < c_few_dead THEN
@@ -2063,7 +2129,7 @@ BEGIN
             setval($regclass$"lonny".generation_walk$regclass$, 0);
     RETURN;
   END IF;
-  IF v_messages.num = c_few OR v_wakes.num = c_few OR cardinality(v_messages.stale) > c_few_stale OR cardinality(v_wakes.stale) > c_few_stale THEN
+  IF v_messages.num = c_few OR v_wakes.num = c_few OR v_messages.num_stale > c_few_stale OR v_wakes.num_stale > c_few_stale THEN
     PERFORM setval($regclass$"lonny".generation$regclass$, - v_generation);
   ELSE
     UPDATE "lonny".message m
@@ -2075,6 +2141,10 @@ BEGIN
        SET generation = DEFAULT
      WHERE w.ctid = ANY (ARRAY (
              SELECT x.ctid FROM "lonny".wake x WHERE x.ctid = ANY (v_wakes.stale) AND x.at IS NULL FOR UPDATE SKIP LOCKED));
+    -- As we found it, unless a dequeue was faster.
+    IF v_older < v_younger AND v_messages.num_older = 0 AND pg_sequence_last_value($regclass$"lonny".generation$regclass$) = v_generation THEN
+      PERFORM setval($regclass$"lonny".generation$regclass$, v_generation + 1);
+    END IF;
   END IF;
   v_ended_at := "lonny"._clock();
   PERFORM setval($regclass$"lonny".generation_walk$regclass$, "lonny"._microseconds(
@@ -2141,15 +2211,12 @@ BEGIN
   IF p_is_alone AND NOT "lonny"._generations_are_walked(v_now, interval '0') THEN
     PERFORM "lonny"._generations_walk();
   END IF;
-  -- Not to be relied on if nobody walks: all sessions dequeue in longer transactions, or the clock was set.
-  IF NOT "lonny"._generations_are_walked(v_now, interval '1 s') THEN
-    RETURN;
-  END IF;
 
   -- Others may take all that we see and leave what we do not see yet, or go on to another generation. Bounded, since some may hold what they took.
   FOR i IN 1 .. 10 LOOP
     v_generation := pg_sequence_last_value($regclass$"lonny".generation$regclass$);
-    EXIT WHEN (v_generation > 0) IS NOT TRUE;
+    -- Not to be relied on if nobody walks (all sessions dequeue in longer transactions, or the clock was set), or before the first walk is over.
+    EXIT WHEN (v_generation > 0) IS NOT TRUE OR NOT "lonny"._generations_are_walked(v_now, interval '1 s');
     v_generations := CASE WHEN v_generation % 2 = 0 THEN ARRAY[v_generation / 2] ELSE ARRAY[v_generation / 2, v_generation / 2 + 1] END;
     v_served := COALESCE(pg_sequence_last_value($regclass$"lonny".rotation$regclass$), 0);
     v_mark_us := COALESCE(pg_sequence_last_value($regclass$"lonny".timer_mark$regclass$), 0);
@@ -2165,7 +2232,7 @@ BEGIN
     IF v_found.message_at IS NOT NULL OR v_found.timer_at IS NOT NULL OR v_found.wake_generation IS NOT NULL THEN
       EXIT WHEN NOT p_is_alone;
       v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
-      PERFORM "lonny"._tend(GREATEST(32, LEAST(p_max_messages, 1000)), v_found.message_at IS NOT NULL, v_found.timer_at IS NOT NULL, v_mark, v_generations);
+      PERFORM "lonny"._tend(GREATEST(32, LEAST(p_max_messages, 250)), v_found.message_at IS NOT NULL, v_found.timer_at IS NOT NULL, v_mark, v_generations);
       v_num_read := v_num_read - "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
     ELSE
       EXIT WHEN v_found.message_generation IS NULL AND v_generation = v_last_seen;
@@ -2300,7 +2367,7 @@ BEGIN
   v_is_alone := COALESCE(v_is_alone, false);
   IF v_is_alone AND v_is_due THEN
     v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
-    PERFORM "lonny"._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 1000)), v_has_messages, v_has_timers, '-infinity', NULL);
+    PERFORM "lonny"._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 250)), v_has_messages, v_has_timers, '-infinity', NULL);
     v_num_read := v_num_read - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
   END IF;
 
@@ -3537,6 +3604,7 @@ REVOKE ALL ON FUNCTION
   "lonny"._channel_release(bigint, text, bigint[]),
   "lonny"._channel_try_release(bigint, text, bigint[]),
   "lonny"._message_offer(bigint, text, bigint[], timestamptz),
+  "lonny"._message_try_offer(bigint, text, bigint[], timestamptz),
   "lonny"._channel_offer(bigint, text, bigint[]),
   "lonny"._lanes_next(bigint, integer, bigint[]),
   "lonny"._turns_due(bigint, bigint, integer, bigint[]),
@@ -3608,14 +3676,15 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/message_create_many.sql', 'c2ec44e60bcadeb4221f6c619bb8867264d5e4a9dd26fc22f94a2f9312fd46e2', '0.1.0', clock_timestamp()),
   ('functions/_channel_survey.sql', '4bb5bc0eca36a3dcb62c73d02548262c454e39084b594f5d9d626d1ce20293b2', '0.1.0', clock_timestamp()),
   ('functions/_timer_set.sql', '2936d9e8af9c5b017163739580a6798a621a14ac8b54b48c5ae1aecff9ac17a7', '0.1.0', clock_timestamp()),
-  ('functions/_channel_advance.sql', '6b6b0c9dcf15a4ddb0096df456deb2cab106e06f1d28f04d7d53551b76fed7a5', '0.1.0', clock_timestamp()),
+  ('functions/_channel_advance.sql', '57d994c975fb48ea85a51ae33741aaf85d8522d406bbb92d818a3f6fe8d5b965', '0.1.0', clock_timestamp()),
   ('functions/_lane_tend.sql', '1c8f9f658828187ffed6809ffecdadeb748d75d550cbc917f50a54ec23003b71', '0.1.0', clock_timestamp()),
   ('functions/_wakes_next.sql', '06e649240a2bdabbefc27a6ac20a16f0ba4d86a7053ec920d682fa8d7fc4dce4', '0.1.0', clock_timestamp()),
-  ('functions/_tend.sql', 'e4a1766911f299d5b0647c22b03775b6639a1e96a50fbbdbeb119b81e0fa02a0', '0.1.0', clock_timestamp()),
+  ('functions/_tend.sql', 'd507739810b1ce860aa30a2911628a97be17275623e258167fbf045b6b57ea00', '0.1.0', clock_timestamp()),
   ('functions/_channel_release.sql', '3860b04958502f7608cf5717d72fd48a5eee2a96a8c92e3de6ac17bd59bc50c5', '0.1.0', clock_timestamp()),
   ('functions/_channel_try_release.sql', 'b05856c1da082b660ec7603d4367b3e2dc60628640e7d42c49287834bdec7cd8', '0.1.0', clock_timestamp()),
   ('functions/_message_offer.sql', '87feeaa4f679437b58847a1bd38f895f8ad1496a610cd3d524c83e41efab2f91', '0.1.0', clock_timestamp()),
-  ('functions/_channel_offer.sql', '0156ca681f759a59f9d81cf8c93cf6de541cb27e15500162c922ba93cb8a678c', '0.1.0', clock_timestamp()),
+  ('functions/_message_try_offer.sql', '4c0621518e7d0eda1cd530983b062afc3c3702759d942c25c1b33213a001abbe', '0.1.0', clock_timestamp()),
+  ('functions/_channel_offer.sql', 'de697bade59b77bb0a486ba577a8ee292d35823a3a04de2fa5d050245e4bf696', '0.1.0', clock_timestamp()),
   ('functions/_lanes_next.sql', '6b18d45bfed571bda162fedff3294581d55657dca1fd9956bd97678db198bb7c', '0.1.0', clock_timestamp()),
   ('functions/_turns_due.sql', '9eddc11510e2cbff77b873c709aa27fc4905b96d4912d543d0ebedcd8f87a16e', '0.1.0', clock_timestamp()),
   ('functions/_take_one.sql', '2ac2019093805f9b0c040344505e0d85b934dfc73011ab42aae288d041b305ad', '0.1.0', clock_timestamp()),
@@ -3624,10 +3693,10 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_retry_ms.sql', '6f6be5d0ece93337b8a08679f7256d92d367df0336ad75f3afa81488c7a10340', '0.1.0', clock_timestamp()),
   ('functions/_entries_read.sql', '32cb14bd2956e3f5ea2d2a57f8bbe5fbb5284986d8b1c0ace4835813c80e6257', '0.1.0', clock_timestamp()),
   ('functions/_generations_are_walked.sql', 'bc3fa01820d81793bae8cd77cb601d6d8a053098287ef839a5b689d36a9c8067', '0.1.0', clock_timestamp()),
-  ('functions/_generations_walk.sql', '59d46bbc36b196b967cdd8e1f87b0d48b3b12022c4f4ec0c52a1260d73398778', '0.1.0', clock_timestamp()),
+  ('functions/_generations_walk.sql', 'fbff67516512b545ac92f4554378a67cffa63309445b12b4cd95723ffd5708b7', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', '9e5014576c458755e095ec36d35279f4f28097413e1ec00b6af1e0da83b73562', '0.1.0', clock_timestamp()),
-  ('functions/_take_in_generations.sql', 'de935ed4acf7b0c398dd8235d1d00877e7b13e5f97d44caab42a89f206d85ae9', '0.1.0', clock_timestamp()),
-  ('functions/message_dequeue.sql', '4a76ebf0a29b42f3e4280133e302eddb88bd1d1573433a868e51ad2ed66daf0f', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_generations.sql', 'ce9261cb6f9ce75b02dfa56e03fcd829cc1405f578c07d05169436890746fd21', '0.1.0', clock_timestamp()),
+  ('functions/message_dequeue.sql', '36cec727cfe30817acde4a50ca6d699f81706a7246306d09c9ef58fc8614576f', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '82eb028c3ea0f5ab6f79aa62ab3a1bca0660e2a1ffc0116adbd04f36ecd376e2', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', '72bbff5e71674849157c024e5fe0a9baf3849a90700a271fd86db39215fa6f08', '0.1.0', clock_timestamp()),
   ('functions/message_delete.sql', '306a38a189b2064c1449a5ee99ecf207e0fae1d2f9109bc4f52b4d774ed662e1', '0.1.0', clock_timestamp()),
@@ -3653,7 +3722,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_roles_renew.sql', 'b74d4df6e2945693d419e613851b666f4b3aae72901b5efefcec4d970575ccdf', '0.1.0', clock_timestamp()),
   ('functions/role_revoke.sql', 'e1141f191704a4fd4236988d65c637bb849928dc9fb82f0230feaf4b6de02f34', '0.1.0', clock_timestamp()),
   ('functions/role_grant.sql', 'cc934f67ad2bcc670c69cd0e11daeaf9cc35ed34e086d04f927860ef9a7b238f', '0.1.0', clock_timestamp()),
-  ('grants.sql', '3248e32e61a8477ba667fe1a541257cc398a0f2654f25369214968332a53a718', '0.1.0', clock_timestamp());
+  ('grants.sql', '62bcd8fdd97253e583ef9d4d19afbb0d22b15e6aa00e44f13288eacce1754e24', '0.1.0', clock_timestamp());
 
 DELETE FROM "lonny".object WHERE kind = 'function';
 INSERT INTO "lonny".object (kind, name, part, checksum)

@@ -1,0 +1,164 @@
+"""Generations beside others: walks that take long or are cancelled, and transactions that hold rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from psycopg.errors import QueryCanceled
+
+from tests.support.queue import LOCK_MS, create, delete, dequeue, limit, move_clock, scalar, stop_clock
+from tests.support.sessions import background
+
+if TYPE_CHECKING:
+    from tests.conftest import Connect
+    from tests.support.sessions import Connection
+
+# Only a walk counts the entries of the index of timers. That of a session that says so waits there.
+_GATE = """
+CREATE OR REPLACE FUNCTION lonny._entries_read(p_index text) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+  IF p_index LIKE '%timer%' AND current_setting('test.waits', true) = 'on' THEN
+    PERFORM pg_advisory_xact_lock(7, 7);
+  END IF;
+  RETURN coalesce(pg_stat_get_xact_tuples_returned(to_regclass(p_index)), 0);
+END
+$$
+"""
+
+_TIMERS_READ = "SELECT pg_stat_get_xact_tuples_returned('lonny.message_timer_idx'::regclass)"
+
+
+def _generation(conn: Connection) -> int:
+    return int(scalar(conn, "SELECT coalesce(pg_sequence_last_value('lonny.generation'), 0)"))
+
+
+def _begin(conn: Connection, holder: Connection, count: int = 600) -> None:
+    """Hold an old snapshot, until the holder's transaction ends, and have so many dead rows beside it."""
+    holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    holder.execute("SELECT")
+    create(conn, None, count)
+    messages = dequeue(conn, count)
+    conn.execute(
+        "SELECT lonny.message_delete_many(%s, %s)",
+        [[m.id for m in messages], [m.num_attempts for m in messages]],
+    )
+    _live(conn, 2)
+    assert _generation(conn) > 0
+
+
+def _live(conn: Connection, count: int, *, lock_ms: int = LOCK_MS) -> None:
+    for _ in range(count):
+        create(conn, None, lock_ms=lock_ms)
+        delete(conn, *dequeue(conn))
+
+
+def test_a_generation_is_not_searched_before_its_first_walk_is_over(connect: Connect) -> None:
+    """What is ready already is not in it: the newest message would overtake ten thousand."""
+    conn, walker = connect(), connect(options="-ctest.waits=on")
+    holder, gate = connect(autocommit=False), connect(autocommit=False)
+    stop_clock(conn)
+    conn.execute(_GATE)
+    _begin(conn, holder)
+    oldest, second, *_ = create(conn, "a", 10_002)
+    move_clock(conn, 1000)
+    assert [message.id for message in dequeue(conn)] == [oldest]
+    assert _generation(conn) < 0  # too many are ready; the next walk, half a second later, tries again
+    move_clock(conn, 600)
+    gate.execute("SELECT pg_advisory_xact_lock(7, 7)")
+    with background(walker, "SELECT id FROM lonny.message_dequeue()") as step:
+        assert step.blocked_by() == [gate.info.backend_pid]
+        create(conn, "a")
+        assert [message.id for message in dequeue(conn)] == [second]
+        gate.rollback()
+    holder.rollback()
+
+
+@pytest.mark.parametrize("ended", [2, 3], ids=["with one", "with two"])
+def test_a_generation_has_had_no_message_before(connect: Connect, ended: int) -> None:
+    """Also if generations ended while two were in use: their dead rows would be stepped over."""
+    conn, holder = connect(), connect(autocommit=False)
+    stop_clock(conn)
+    _begin(conn, holder)
+    conn.execute("SELECT setval('lonny.generation', %s)", [-ended])
+    move_clock(conn, 1000)
+    _live(conn, 1)
+    assert _generation(conn) // 2 > (ended + 1) // 2
+    holder.rollback()
+
+
+@pytest.mark.parametrize("what", ["message", "wake"])
+def test_what_an_open_transaction_holds_keeps_no_generation(connect: Connect, what: str) -> None:
+    """Neither a message that it took nor the wake of a channel whose mutex it has."""
+    conn, holder, worker = connect(), connect(autocommit=False), connect(autocommit=False)
+    stop_clock(conn)
+    limit(conn, "a", None if what == "message" else 5)
+    _begin(conn, holder)
+    held = create(conn, "a")
+    assert [message.id for message in dequeue(worker)] == held
+    if what == "wake":
+        create(conn, "a")
+    generations = set()
+    for _ in range(20):
+        _live(conn, 100)
+        move_clock(conn, 500)
+        generations.add(_generation(conn))
+    assert len(generations) > 6
+    worker.rollback()
+    move_clock(conn, 500)
+    create(conn, "b", 2)
+    assert held[0] in [message.id for _ in range(2) for message in dequeue(conn)]
+    holder.rollback()
+
+
+def test_timers_are_not_searched_from_one_on_that_an_open_transaction_holds(connect: Connect) -> None:
+    conn, holder, worker = connect(), connect(autocommit=False), connect(autocommit=False)
+    stop_clock(conn)
+    _begin(conn, holder)
+    held = create(conn, "a", lock_ms=10)
+    (message,) = dequeue(conn)
+    assert delete(worker, message) == ["MESSAGE_DELETED"]
+    move_clock(conn, 10)
+    for _ in range(300):
+        _live(conn, 1, lock_ms=5)
+        move_clock(conn, 10)
+    create(conn, None)
+    conn.execute("SELECT pg_stat_force_next_flush()")
+    before = scalar(conn, _TIMERS_READ)
+    dequeue(conn)
+    # Of the last half second or so: the search begins where the last walk found nothing left.
+    assert scalar(conn, _TIMERS_READ) - before < 150
+    worker.rollback()
+    move_clock(conn, 500)
+    create(conn, "b", 2)
+    assert held[0] in [message.id for _ in range(2) for message in dequeue(conn)]
+    holder.rollback()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the first", "a later one"])
+def test_a_walk_that_was_cancelled_is_not_tried_again_at_once(connect: Connect, first: bool) -> None:
+    """With a statement_timeout that is shorter than a walk no dequeue would ever end."""
+    conn, walker = connect(), connect(options="-ctest.waits=on")
+    holder, gate = connect(autocommit=False), connect(autocommit=False)
+    stop_clock(conn)
+    conn.execute(_GATE)
+    _begin(conn, holder)
+    if first:
+        conn.execute("SELECT setval('lonny.generation', -2)")
+    ids = create(conn, "a", 3)
+    move_clock(conn, 600)
+    gate.execute("SELECT pg_advisory_xact_lock(7, 7)")
+    walker.execute("SET statement_timeout = 100")
+    with pytest.raises(QueryCanceled):
+        dequeue(walker)
+    assert [message.id for message in dequeue(walker)] == ids[:1]
+    move_clock(conn, 499)
+    assert [message.id for message in dequeue(walker)] == ids[1:2]
+    move_clock(conn, 2)
+    with pytest.raises(QueryCanceled):
+        dequeue(walker)
+    gate.rollback()
+    move_clock(conn, 501)
+    assert [message.id for message in dequeue(walker)] == ids[2:]
+    assert _generation(conn) > 0
+    holder.rollback()
