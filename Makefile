@@ -21,8 +21,8 @@ demo: .venv/.embedded ## Push real work through a queue, and check it (KEEP=1: l
 test: .venv/.test .venv/postgresql-15 pgtap plpgsql-check pgbouncer ## Run all tests on a private server (ARGS="-k heartbeat": some of them)
 	$(BIN)/python -m pytest $(ARGS)
 
-proof: .venv/.test pgtap ## Try to break it at length: the queue beside its model, 2,000 examples of 50 steps each way
-	$(BIN)/python -m pytest tests/model --hypothesis-profile=proof $(ARGS)
+proof: .venv/.test pgtap pgbouncer ## Try to break it at length: beside its model, in each isolation level, through a pooler
+	$(BIN)/python -m pytest tests/model tests/proof tests/integration/test_pgbouncer.py --hypothesis-profile=proof $(ARGS)
 
 lint: .venv/.dev ## Check format, style and types
 	$(BIN)/ruff format --check .

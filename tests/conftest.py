@@ -113,6 +113,12 @@ def connect(database: str) -> Iterator[Connect]:
     assert connections.warnings == []
 
 
+@pytest.fixture(scope="session")
+def at_length(request: pytest.FixtureRequest) -> bool:
+    """Whether this is `make proof`, which has the time for all that `make test` does a part of."""
+    return bool(request.config.getoption("--hypothesis-profile") == "proof")
+
+
 @pytest.fixture
 def schema(request: pytest.FixtureRequest) -> str:
     """The queue's schema: `lonny`, unless the test is parametrised indirectly, with SCHEMAS for one."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PROOF = "tests/model tests/proof tests/integration/test_pgbouncer.py"
 PACKAGE = "postgresql-N-pgtap"
 
 
@@ -28,7 +29,7 @@ def run(*command: str, path: str | None = None) -> subprocess.CompletedProcess[s
         (["test"], "-m pytest"),
         (["test", "ARGS=-k heartbeat"], "-m pytest -k heartbeat"),
         (["mutants", "ARGS=--only delete-unfenced"], "-m tests.mutants --only delete-unfenced"),
-        (["proof"], "-m pytest tests/model --hypothesis-profile=proof"),
+        (["proof"], f"-m pytest {PROOF} --hypothesis-profile=proof"),
         (["render"], "-m pylonny render --schema 'lonny'"),
         (
             ["render", "SCHEMA=My Q", "EVENT_CHANNEL=e"],
