@@ -513,6 +513,10 @@ BEGIN
   IF message_create.content IS NULL THEN
     PERFORM "lonny"._raise_invalid('content', NULL, 'Give the content as bytea; it may be empty.');
   END IF;
+  -- A row is sent as 1 GiB at most, in which most clients have each byte as two digits; and a state comes on top.
+  IF octet_length(message_create.content) > 256000000 THEN
+    PERFORM "lonny"._raise_invalid('content', format('%s bytes', octet_length(message_create.content)), 'Give at most 256000000 bytes.');
+  END IF;
   IF message_create.lock_ms IS NULL OR message_create.lock_ms NOT BETWEEN 0 AND 3155760000000 THEN
     PERFORM "lonny"._raise_invalid('lock_ms', message_create.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years).');
   END IF;
@@ -544,7 +548,7 @@ END
 $function$;
 COMMENT ON FUNCTION "lonny".message_create(text, bytea, bigint, bigint) IS
 'Puts a message into a channel and returns its id.
-It can be dequeued once the calling transaction has committed and delay_ms milliseconds have passed since the call; a negative delay puts it ahead of others in its channel. channel NULL: no channel; all such messages share one turn, first in, first out. lock_ms is for how many milliseconds a dequeue locks it and a heartbeat extends the lock. Errors: 22004, 22023.';
+It can be dequeued once the calling transaction has committed and delay_ms milliseconds have passed since the call; a negative delay puts it ahead of others in its channel. channel NULL: no channel; all such messages share one turn, first in, first out. lock_ms is for how many milliseconds a dequeue locks it and a heartbeat extends the lock. The content has at most 256000000 bytes. Errors: 22004, 22023.';
 
 CREATE OR REPLACE FUNCTION "lonny".message_create_many(channels text[], contents bytea[], lock_ms bigint[], delay_ms bigint[] DEFAULT '{0}')
 RETURNS SETOF bigint
@@ -587,7 +591,7 @@ BEGIN
     FROM unnest(message_create_many.channels, message_create_many.contents, v_lock, v_delay)
          WITH ORDINALITY AS u (channel, content, lock_ms, delay_ms, n)
    WHERE octet_length(u.channel) NOT BETWEEN 1 AND 512
-      OR u.content IS NULL
+      OR u.content IS NULL OR octet_length(u.content) > 256000000
       OR u.lock_ms IS NULL OR u.lock_ms NOT BETWEEN 0 AND 3155760000000
       OR u.delay_ms IS NULL OR u.delay_ms NOT BETWEEN -3155760000000 AND 3155760000000
    ORDER BY u.n LIMIT 1;
@@ -596,6 +600,8 @@ BEGIN
       PERFORM "lonny"._raise_invalid(format('channels[%s]', v_row.n), v_row.channel, 'Give names of 1 to 512 bytes, or NULL for no channel.');
     ELSIF v_row.content IS NULL THEN
       PERFORM "lonny"._raise_invalid(format('contents[%s]', v_row.n), NULL, 'Give every content as bytea; it may be empty.');
+    ELSIF octet_length(v_row.content) > 256000000 THEN
+      PERFORM "lonny"._raise_invalid(format('contents[%s]', v_row.n), format('%s bytes', octet_length(v_row.content)), 'Give at most 256000000 bytes each.');
     ELSIF v_row.lock_ms IS NULL OR v_row.lock_ms NOT BETWEEN 0 AND 3155760000000 THEN
       PERFORM "lonny"._raise_invalid(format('lock_ms[%s]', v_row.n), v_row.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years).');
     ELSE
@@ -2299,6 +2305,9 @@ BEGIN
   IF message_defer.delay_ms IS NULL OR message_defer.delay_ms NOT BETWEEN -3155760000000 AND 3155760000000 THEN
     PERFORM "lonny"._raise_invalid('delay_ms', message_defer.delay_ms::text, 'Give milliseconds from -3155760000000 to 3155760000000 (100 years either way).');
   END IF;
+  IF octet_length(message_defer.state) > 256000000 THEN
+    PERFORM "lonny"._raise_invalid('state', format('%s bytes', octet_length(message_defer.state)), 'Give at most 256000000 bytes.');
+  END IF;
 
   v_at := "lonny"._clock() + message_defer.delay_ms * interval '1 ms';
   UPDATE "lonny".message m
@@ -2326,7 +2335,7 @@ END
 $function$;
 COMMENT ON FUNCTION "lonny".message_defer(bigint, integer, bigint, bytea) IS
 'Gives a message that the caller has dequeued back, to be delivered again after delay_ms milliseconds.
-state is kept with the message for the next delivery; NULL keeps the state that it has, an empty one is a state like any other. A negative delay puts it ahead of others in its channel. num_attempts as in message_delete. Errors: 22004, 22023.';
+state is kept with the message for the next delivery; NULL keeps the state that it has, an empty one is a state like any other, and 256000000 bytes are the most. A negative delay puts it ahead of others in its channel. num_attempts as in message_delete. Errors: 22004, 22023.';
 
 CREATE OR REPLACE FUNCTION "lonny".message_heartbeat(id bigint, num_attempts integer, lock_ms bigint DEFAULT NULL)
 RETURNS "lonny".heartbeat_result
@@ -3154,8 +3163,8 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_event_channel.sql', '0e8a1a2cbfc0c31f5f090c5bdffe72471dff68562e87c92ddc8f4c0cade2506a', '0.1.0', clock_timestamp()),
   ('functions/_event_notify.sql', 'bbf2716f09cb8e55c9692bb8d812657631627a4331b3407f3e60925489c4dd2b', '0.1.0', clock_timestamp()),
   ('functions/_raise_invalid.sql', 'ba7e6ea088c81a4a30658d01c6bd1518993911596f0e08621b5faadf431044fb', '0.1.0', clock_timestamp()),
-  ('functions/message_create.sql', '10c3dc578b8484d7f1368d5e187bbcf0c1d49038eec17a0f1c9659865fdd0bb8', '0.1.0', clock_timestamp()),
-  ('functions/message_create_many.sql', '006d7e502dc71c62c7eaa497da374986906b0bc2669e121a2b20a2564d1e04dc', '0.1.0', clock_timestamp()),
+  ('functions/message_create.sql', '4754e66c788f45be74e91be09c1d4abb74dad20a1d074b16eb75f5b6419d2082', '0.1.0', clock_timestamp()),
+  ('functions/message_create_many.sql', '62b87a735be39e0959abf9358a443cd0c3865f1a9e7bb84b29c89eb565929ad4', '0.1.0', clock_timestamp()),
   ('functions/_channel_survey.sql', '4bb5bc0eca36a3dcb62c73d02548262c454e39084b594f5d9d626d1ce20293b2', '0.1.0', clock_timestamp()),
   ('functions/_timer_set.sql', '2936d9e8af9c5b017163739580a6798a621a14ac8b54b48c5ae1aecff9ac17a7', '0.1.0', clock_timestamp()),
   ('functions/_channel_advance.sql', '6b6b0c9dcf15a4ddb0096df456deb2cab106e06f1d28f04d7d53551b76fed7a5', '0.1.0', clock_timestamp()),
@@ -3183,7 +3192,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_places_freed.sql', 'a2f4a9de1d14e0124e56cf3c47ce7858dd6ee6f0b2e676a07769d751642b768f', '0.1.0', clock_timestamp()),
   ('functions/message_delete.sql', '1a548890b6e852739d7b13e7785979bc74d130cd10997af9146fbf58c6519366', '0.1.0', clock_timestamp()),
   ('functions/message_delete_many.sql', 'b8df9e846306bb292f372796cfea9fcb2077e759bceb8b495b31928b1930e2bd', '0.1.0', clock_timestamp()),
-  ('functions/message_defer.sql', '74c50bc9e798166fe42d8e21be0a9ff9716dde1cd01ea15a21aae7473c1cc700', '0.1.0', clock_timestamp()),
+  ('functions/message_defer.sql', '4ff043b707e43fedd92fb5d3cbe9a68fc8a1db1fe8054b88ea6158a81357a276', '0.1.0', clock_timestamp()),
   ('functions/message_heartbeat.sql', '358c8960feb621016818d7fa35d73ef8dd4a3b6793e5cbb947c498fb6264db59', '0.1.0', clock_timestamp()),
   ('functions/message_cancel.sql', '9cef9ca4d6b1ce7ff5c766ebeeaa6b9b5b2f4ce134bd772ca9e21a36846cc9d7', '0.1.0', clock_timestamp()),
   ('functions/message_status.sql', '0f329d25ec5470fe5ae91c2d3f1827d5017ae71ef6ed40f7aa018ff069a33929', '0.1.0', clock_timestamp()),
