@@ -14,7 +14,8 @@ from psycopg import IsolationLevel
 from psycopg.errors import ActiveSqlTransaction, SerializationFailure
 
 from tests.integration.test_promises import OPERATIONS, do, prepare
-from tests.support.queue import LOCK_MS, answer, delete, move_clock, scalar, serve, stop_clock, work
+from tests.support.drain import assert_in_order, drain
+from tests.support.queue import serve, stop_clock, work
 from tests.support.sessions import IMPATIENT
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def test_alone_each_operation_works_in_each_level_but_a_dequeue_refuses_where_it
         conn.commit()
         if name in ("delete", "defer", "heartbeat", "cancel", "defer with a delay"):
             assert result in DONE
-        _in_order(admin)
+        assert_in_order(admin)
 
 
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
@@ -127,39 +128,8 @@ def test_no_operation_beside_another_one_leaves_the_queue_in_disorder(
             # They work on different messages, so it takes the strictest level to find one against the other.
             failed = [one.name for one in ones if one.failed and not one.name.startswith("dequeue")]
             assert not failed or level is IsolationLevel.SERIALIZABLE
-            _in_order(admin)
-            _everything_can_be_had(admin)
+            assert_in_order(admin)
+            drain(admin)
         except Exception as error:
             error.add_note(f"{first}, beside {second}, under {policy}")
             raise
-
-
-def _in_order(conn: Connection) -> None:
-    assert conn.execute("SELECT kind, channel, message_id, found FROM lonny.check()").fetchall() == []
-
-
-def _everything_can_be_had(conn: Connection) -> None:
-    """What is committed is delivered, a few at a time, and no limit is exceeded meanwhile."""
-    policy = conn.execute("SELECT max_concurrency FROM lonny._policy_in_force WHERE channel = 'a'").fetchone()
-    if policy == (0,):
-        conn.execute("SELECT lonny.channel_policy_clear('a')")
-        policy = None
-    limit = policy[0] if policy and policy[0] else None
-    left = {id_ for (id_,) in conn.execute("SELECT id FROM lonny.message").fetchall()}
-    for turn in range(100):
-        taken, retry_ms = answer(conn, 3)
-        if limit:
-            assert (
-                scalar(conn, "SELECT count(*) FROM lonny.message WHERE channel = 'a' AND status = 'LOCKED'")
-                <= limit
-            )
-        if taken:
-            assert set(delete(conn, *taken)) == {"MESSAGE_DELETED"}
-            left -= {message.id for message in taken}
-        elif retry_ms is None:
-            break
-        else:
-            # Not until the locks are over: where a delete was rolled back it is looked at each 200 ms.
-            move_clock(conn, retry_ms if turn < 50 else LOCK_MS)
-    assert left == set()
-    assert scalar(conn, "SELECT count(*) FROM lonny.message") == 0
