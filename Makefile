@@ -10,7 +10,7 @@ BIN := .venv/bin
 APT := sh tests/support/apt-install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof lint bench layer prove mutants render snapshot clean pgtap plpgsql-check pgbouncer pg-prove
+.PHONY: help demo test proof soak lint bench layer prove mutants render snapshot clean pgtap plpgsql-check pgbouncer pg-prove
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,9 @@ test: .venv/.test .venv/postgresql-15 pgtap plpgsql-check pgbouncer ## Run all t
 
 proof: .venv/.test pgtap pgbouncer ## Try to break it at length: beside its model, in each isolation level, through a pooler
 	$(BIN)/python -m pytest tests/model tests/proof tests/integration/test_pgbouncer.py --hypothesis-profile=proof $(ARGS)
+
+soak: .venv/.test ## Everything at once, with crashes, for so long: MINUTES=30
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) $(ARGS)
 
 lint: .venv/.dev ## Check format, style and types
 	$(BIN)/ruff format --check .

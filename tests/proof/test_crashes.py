@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 from contextlib import contextmanager, suppress
 from itertools import pairwise
@@ -17,12 +16,13 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from pylonny.migrate import install
-from pylonny.server import PrivateServer, ServerError
+from pylonny.server import PrivateServer
 from tests.support.chaos import policy_set
 from tests.support.databases import private_server
 from tests.support.fleet import Fleet
 from tests.support.journal import JOURNAL, STUCK
 from tests.support.queue import scalar
+from tests.support.servers import DURABLE, kill, start
 from tests.support.sessions import wait_until
 from tests.support.steady import kept, produce, work
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 PATIENCE = 60.0  # seconds, for what takes a few
 POLICIES = {"one": (1, None), "three": (3, None), "slow": (None, 20), "both": (2, 10)}
 CHANNELS: list[str | None] = [*POLICIES, "free", None]
-# What a crash may take is what a server in use could lose too: its memory is gone, its disk is not.
-DURABLE = {"fsync": "on", "full_page_writes": "on"}
 
 
 def prepare(dsn: str) -> None:
@@ -98,24 +96,6 @@ class Load:
 def in_order(conn: Connection) -> None:
     assert conn.execute("SELECT kind, channel, message_id, found FROM lonny.check()").fetchall() == []
     assert conn.execute(STUCK).fetchall() == []
-
-
-def kill(server: PrivateServer) -> None:
-    """As the machine's memory running out would: the postmaster gets no chance to do anything."""
-    pid = int((server.data / "postmaster.pid").read_text().splitlines()[0])
-    os.kill(pid, signal.SIGKILL)
-
-
-def start(server: PrivateServer) -> None:
-    """Start a server again; it refuses as long as one of the former's processes lives."""
-
-    def starts() -> bool:
-        with suppress(ServerError):
-            server.start()
-            return True
-        return False
-
-    wait_until(starts, "the server starts again", PATIENCE)
 
 
 @pytest.mark.timeout(900)

@@ -27,7 +27,8 @@ _DEFER = "SELECT journal.defer(%s::bigint, %s::integer, %s::bigint, %s::bytea)"
 _CANCEL = "SELECT journal.cancel(%s::bigint)"
 _HEARTBEAT = "SELECT journal.heartbeat(%s::bigint, %s::integer, %s::bigint)"
 _CLOSING = "INSERT INTO journal.closing VALUES (pg_current_xact_id(), clock_timestamp())"
-_POLICY_LOGGED = "INSERT INTO journal.policy VALUES (%s, %s, %s, %s, %s, clock_timestamp())"
+_POLICY_LOGGED = "INSERT INTO journal.policy VALUES (%s, %s, %s, %s, %s, NULL)"
+_POLICY_COMMITTED = "UPDATE journal.policy SET committed_at = clock_timestamp() WHERE id = %s"
 
 Policy = tuple[int | None, int | None]
 """max_concurrency and release_interval_ms."""
@@ -46,8 +47,9 @@ def policy_set(
         ((id_,),) = conn.execute(
             "SELECT max(id) FROM lonny.channel_policy WHERE channel = %s", [channel]
         ).fetchall()
+        conn.execute(_POLICY_LOGGED, [id_, channel, *policy, began_at])
         hold()
-    conn.execute(_POLICY_LOGGED, [id_, channel, *policy, began_at])
+    conn.execute(_POLICY_COMMITTED, [id_])
 
 
 def govern(orders: Orders, dsn: str, changing: dict[str, Sequence[Policy]], pooled: bool = False) -> None:

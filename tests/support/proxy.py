@@ -103,7 +103,11 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there = await asyncio.open_unix_connection(str(self._folder / ".s.PGSQL.5432"))
+        try:
+            there = await asyncio.open_unix_connection(str(self._folder / ".s.PGSQL.5432"))
+        except OSError:  # the server is down
+            writer.transport.abort()
+            return
         connection = _Connection(writer, there[1])
         for where, source, target in (("request", reader, there[1]), ("answer", there[0], writer)):
             task = asyncio.create_task(self._pump(where, source, target, connection))

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from tests.support.chaos import policy_set
 from tests.support.journal import Journal, audit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tests.support.chaos import Policy
     from tests.support.fleet import Orders
     from tests.support.sessions import Connection
 
@@ -81,6 +83,27 @@ def work(orders: Orders, dsn: str) -> Acknowledged:
                 told.ended.append((id_, num_attempts, result))
 
     _go_on(orders, dsn, told, take, lambda: False)
+    return told
+
+
+def govern(orders: Orders, dsn: str, changing: dict[str, Sequence[Policy]]) -> Acknowledged:
+    """Change policies, each channel to the next of its list, until it is calm; then to the last ones."""
+    told = Acknowledged()
+    turns = dict.fromkeys(changing, 0)
+    settling = list(changing)
+
+    def change(conn: Connection) -> None:
+        channel = orders.random.choice(list(changing))
+        turns[channel] += 1
+        policy_set(conn, channel, changing[channel][turns[channel] % len(changing[channel])])
+        orders.rest(orders.random.uniform(0.0, 1.0))
+
+    def settle(conn: Connection) -> None:
+        policy_set(conn, settling[-1], changing[settling[-1]][-1])
+        settling.pop()
+
+    _go_on(orders, dsn, told, change, lambda: orders.calm)
+    _go_on(orders, dsn, told, settle, lambda: not settling)
     return told
 
 

@@ -30,6 +30,8 @@ def run(*command: str, path: str | None = None) -> subprocess.CompletedProcess[s
         (["test", "ARGS=-k heartbeat"], "-m pytest -k heartbeat"),
         (["mutants", "ARGS=--only delete-unfenced"], "-m tests.mutants --only delete-unfenced"),
         (["proof"], f"-m pytest {PROOF} --hypothesis-profile=proof"),
+        (["soak"], "-m tests.soak --minutes 30"),
+        (["soak", "MINUTES=3"], "-m tests.soak --minutes 3"),
         (["render"], "-m pylonny render --schema 'lonny'"),
         (
             ["render", "SCHEMA=My Q", "EVENT_CHANNEL=e"],
@@ -50,6 +52,7 @@ def test_help_shows_every_target_that_one_may_want() -> None:
         "demo",
         "test",
         "proof",
+        "soak",
         "lint",
         "bench",
         "prove",
