@@ -42,8 +42,8 @@ class Acknowledged:
     """How often it was told that something has failed, or was cut off."""
 
 
-def produce(orders: Orders, dsn: str, channels: Sequence[str | None]) -> Acknowledged:
-    """Create messages until it is calm."""
+def produce(orders: Orders, dsn: str, channels: Sequence[str | None], pause: float = 0.02) -> Acknowledged:
+    """Create messages until it is calm, with a pause of up to so many seconds after each one or ten."""
     told = Acknowledged()
 
     def create(conn: Connection) -> None:
@@ -51,7 +51,7 @@ def produce(orders: Orders, dsn: str, channels: Sequence[str | None]) -> Acknowl
         count, delay_ms = random.choice([1, 1, 1, 10]), random.choice([0, 0, 0, 100])
         values = [random.choice(channels), count, 1000, delay_ms]
         told.created += [id_ for (id_,) in conn.execute(_CREATE, values).fetchall()]
-        orders.rest(random.uniform(0.0, 0.02))
+        orders.rest(random.uniform(0.0, pause))
 
     _go_on(orders, dsn, told, create, lambda: orders.calm)
     return told

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PROOF = "tests/model tests/proof tests/integration/test_pgbouncer.py"
+PROOF = "tests/model tests/proof tests/isolation tests/integration/test_pgbouncer.py"
 PACKAGE = "postgresql-N-pgtap"
 
 
