@@ -10,7 +10,7 @@ BIN := .venv/bin
 APT := sh tests/support/apt-install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof lint bench layer prove mutants render snapshot clean pgtap plpgsql-check pgbouncer pg-prove
+.PHONY: help demo test proof soak lint bench layer prove mutants render snapshot clean pgtap plpgsql-check pgbouncer pg-prove
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -21,8 +21,11 @@ demo: .venv/.embedded ## Push real work through a queue, and check it (KEEP=1: l
 test: .venv/.test .venv/postgresql-15 pgtap plpgsql-check pgbouncer ## Run all tests on a private server (ARGS="-k heartbeat": some of them)
 	$(BIN)/python -m pytest $(ARGS)
 
-proof: .venv/.test pgtap ## Try to break it at length: the queue beside its model, 2,000 examples of 50 steps each way
-	$(BIN)/python -m pytest tests/model --hypothesis-profile=proof $(ARGS)
+proof: .venv/.test pgtap pgbouncer ## Try to break it at length: beside its model, in each isolation level, through a pooler
+	$(BIN)/python -m pytest tests/model tests/proof tests/isolation tests/integration/test_pgbouncer.py --hypothesis-profile=proof $(ARGS)
+
+soak: .venv/.test ## Everything at once, with crashes, for so long: MINUTES=30
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) $(ARGS)
 
 lint: .venv/.dev ## Check format, style and types
 	$(BIN)/ruff format --check .

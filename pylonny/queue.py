@@ -148,7 +148,8 @@ class _Messages(Part[R]):
     def create(self, content: ContentLike, lock_ms: Duration, delay_ms: Duration = 0) -> Operation[int]:
         """Put a message in and return its id.
 
-        `content`: bytes, a str, which becomes UTF-8, or any JSON value as Content.from_json(value).
+        `content`: bytes, a str, which becomes UTF-8, or any JSON value as Content.from_json(value); up to
+        256,000,000 bytes.
         `lock_ms`: for how many milliseconds a dequeue locks it, and a heartbeat from then on. `delay_ms`: how
         many it waits before it can be dequeued; a negative number puts it ahead of others in its channel.
         """

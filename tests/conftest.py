@@ -43,6 +43,14 @@ def pytest_configure() -> None:
         del os.environ[name]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave what is marked as `at_length` to make proof."""
+    if config.getoption("--hypothesis-profile") != "proof":
+        left = [item for item in items if item.get_closest_marker("at_length")]
+        items[:] = [item for item in items if item not in left]
+        config.hook.pytest_deselected(items=left)
+
+
 class Connect(Protocol):
     """Opens a connection to the test's database, autocommit unless told otherwise; closed after the test.
 
@@ -111,6 +119,12 @@ def connect(database: str) -> Iterator[Connect]:
     yield connections
     connections.close()
     assert connections.warnings == []
+
+
+@pytest.fixture(scope="session")
+def at_length(request: pytest.FixtureRequest) -> bool:
+    """Whether this is `make proof`, which has the time for all that `make test` does a part of."""
+    return bool(request.config.getoption("--hypothesis-profile") == "proof")
 
 
 @pytest.fixture

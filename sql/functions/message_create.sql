@@ -23,6 +23,10 @@ BEGIN
   IF message_create.content IS NULL THEN
     PERFORM {{ schema }}._raise_invalid('content', NULL, 'Give the content as bytea; it may be empty.');
   END IF;
+  -- A row is sent as 1 GiB at most, in which most clients have each byte as two digits; and a state comes on top.
+  IF octet_length(message_create.content) > 256000000 THEN
+    PERFORM {{ schema }}._raise_invalid('content', format('%s bytes', octet_length(message_create.content)), 'Give at most 256000000 bytes.');
+  END IF;
   IF message_create.lock_ms IS NULL OR message_create.lock_ms NOT BETWEEN 0 AND 3155760000000 THEN
     PERFORM {{ schema }}._raise_invalid('lock_ms', message_create.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years).');
   END IF;
@@ -67,4 +71,4 @@ END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.message_create(text, bytea, bigint, bigint) IS
 'Puts a message into a channel and returns its id.
-It can be dequeued once the calling transaction has committed and delay_ms milliseconds have passed since the call; a negative delay puts it ahead of others in its channel. channel NULL: no channel; all such messages share one turn, first in, first out. lock_ms is for how many milliseconds a dequeue locks it and a heartbeat extends the lock. Errors: 42501 if the role is bound to other channels, 22004, 22023.';
+It can be dequeued once the calling transaction has committed and delay_ms milliseconds have passed since the call; a negative delay puts it ahead of others in its channel. channel NULL: no channel; all such messages share one turn, first in, first out. lock_ms is for how many milliseconds a dequeue locks it and a heartbeat extends the lock. The content has at most 256000000 bytes. Errors: 42501 if the role is bound to other channels, 22004, 22023.';

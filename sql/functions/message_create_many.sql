@@ -40,7 +40,7 @@ BEGIN
     FROM unnest(message_create_many.channels, message_create_many.contents, v_lock, v_delay)
          WITH ORDINALITY AS u (channel, content, lock_ms, delay_ms, n)
    WHERE octet_length(u.channel) NOT BETWEEN 1 AND 512
-      OR u.content IS NULL
+      OR u.content IS NULL OR octet_length(u.content) > 256000000
       OR u.lock_ms IS NULL OR u.lock_ms NOT BETWEEN 0 AND 3155760000000
       OR u.delay_ms IS NULL OR u.delay_ms NOT BETWEEN -3155760000000 AND 3155760000000
    ORDER BY u.n LIMIT 1;
@@ -49,6 +49,8 @@ BEGIN
       PERFORM {{ schema }}._raise_invalid(format('channels[%s]', v_row.n), v_row.channel, 'Give names of 1 to 512 bytes, or NULL for no channel.');
     ELSIF v_row.content IS NULL THEN
       PERFORM {{ schema }}._raise_invalid(format('contents[%s]', v_row.n), NULL, 'Give every content as bytea; it may be empty.');
+    ELSIF octet_length(v_row.content) > 256000000 THEN
+      PERFORM {{ schema }}._raise_invalid(format('contents[%s]', v_row.n), format('%s bytes', octet_length(v_row.content)), 'Give at most 256000000 bytes each.');
     ELSIF v_row.lock_ms IS NULL OR v_row.lock_ms NOT BETWEEN 0 AND 3155760000000 THEN
       PERFORM {{ schema }}._raise_invalid(format('lock_ms[%s]', v_row.n), v_row.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years).');
     ELSE

@@ -21,6 +21,9 @@ BEGIN
   IF message_defer.delay_ms IS NULL OR message_defer.delay_ms NOT BETWEEN -3155760000000 AND 3155760000000 THEN
     PERFORM {{ schema }}._raise_invalid('delay_ms', message_defer.delay_ms::text, 'Give milliseconds from -3155760000000 to 3155760000000 (100 years either way).');
   END IF;
+  IF octet_length(message_defer.state) > 256000000 THEN
+    PERFORM {{ schema }}._raise_invalid('state', format('%s bytes', octet_length(message_defer.state)), 'Give at most 256000000 bytes.');
+  END IF;
 
   v_at := {{ schema }}._clock() + message_defer.delay_ms * interval '1 ms';
   UPDATE {{ schema }}.message m
@@ -51,4 +54,4 @@ END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.message_defer(bigint, integer, bigint, bytea) IS
 'Gives a message that the caller has dequeued back, to be delivered again after delay_ms milliseconds.
-state is kept with the message for the next delivery; NULL keeps the state that it has, an empty one is a state like any other. A negative delay puts it ahead of others in its channel. num_attempts as in message_delete. Errors: 22004, 22023.';
+state is kept with the message for the next delivery; NULL keeps the state that it has, an empty one is a state like any other, and 256000000 bytes are the most. A negative delay puts it ahead of others in its channel. num_attempts as in message_delete. Errors: 22004, 22023.';

@@ -16,12 +16,15 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pylonny import AsyncMessage, AsyncQueue, DeleteResult, ListenError, Queue
 from pylonny.adapters import Asyncpg
 from tests.support.clients import asyncpg, keywords
+from tests.support.fleet import Fleet
+from tests.support.load import Run, prepare
 from tests.support.sessions import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pylonny.server import PrivateServer
+    from tests.conftest import Connect
 
 QUEUE = Queue()
 _PORT = 6432  # of its socket's name
@@ -38,18 +41,22 @@ auth_file = {root}/pgbouncer.users
 pidfile = {root}/pgbouncer.pid
 logfile = {root}/pgbouncer.log
 pool_mode = transaction
-default_pool_size = 2
+default_pool_size = {size}
 """
 
 
-@pytest.fixture
-def pooled(server: PrivateServer, database: str) -> Iterator[str]:
+# For each test a pool: as small as it can be where one session is to serve two clients in turn.
+SMALL, LARGE = 2, 6
+
+
+@pytest.fixture(params=[SMALL])
+def pooled(request: pytest.FixtureRequest, server: PrivateServer, database: str) -> Iterator[str]:
     """The DSN of the test's database, through PgBouncer."""
     program = shutil.which("pgbouncer", path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
     assert program is not None, "pgbouncer not found: install it (Debian: apt-get install pgbouncer)"
     (server.root / "pgbouncer.users").write_text('"postgres" ""\n')
     settings = server.root / "pgbouncer.ini"
-    settings.write_text(_SETTINGS.format(root=server.root, port=_PORT))
+    settings.write_text(_SETTINGS.format(root=server.root, port=_PORT, size=request.param))
     dsn = make_conninfo(database, port=_PORT)
     server.run(program, "--quiet", "--daemon", str(settings))
     pid_file = server.root / "pgbouncer.pid"
@@ -105,3 +112,14 @@ def test_asyncpg_works_if_it_prepares_nothing(pooled: str) -> None:
             assert await message.delete(conn) is DeleteResult.MESSAGE_DELETED
 
     asyncio.run(use())
+
+
+@pytest.mark.parametrize("pooled", [LARGE], indirect=True)
+def test_a_load_of_all_kinds_keeps_all_promises(pooled: str, connect: Connect, at_length: bool) -> None:
+    conn = connect()
+    prepare(conn)
+    with Fleet(seed=0) as fleet:
+        # Twelve clients, so that transactions have to wait for each other's sessions.
+        run = Run(fleet, conn, pooled, messages=6000 if at_length else 600, pooled=True)
+        run.finish()
+    run.audit()

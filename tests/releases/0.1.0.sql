@@ -756,6 +756,10 @@ BEGIN
   IF message_create.content IS NULL THEN
     PERFORM "lonny"._raise_invalid('content', NULL, 'Give the content as bytea; it may be empty.');
   END IF;
+  -- A row is sent as 1 GiB at most, in which most clients have each byte as two digits; and a state comes on top.
+  IF octet_length(message_create.content) > 256000000 THEN
+    PERFORM "lonny"._raise_invalid('content', format('%s bytes', octet_length(message_create.content)), 'Give at most 256000000 bytes.');
+  END IF;
   IF message_create.lock_ms IS NULL OR message_create.lock_ms NOT BETWEEN 0 AND 3155760000000 THEN
     PERFORM "lonny"._raise_invalid('lock_ms', message_create.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years).');
   END IF;
@@ -800,7 +804,7 @@ END
 $function$;
 COMMENT ON FUNCTION "lonny".message_create(text, bytea, bigint, bigint) IS
 'Puts a message into a channel and returns its id.
-It can be dequeued once the calling transaction has committed and delay_ms milliseconds have passed since the call; a negative delay puts it ahead of others in its channel. channel NULL: no channel; all such messages share one turn, first in, first out. lock_ms is for how many milliseconds a dequeue locks it and a heartbeat extends the lock. Errors: 42501 if the role is bound to other channels, 22004, 22023.';
+It can be dequeued once the calling transaction has committed and delay_ms milliseconds have passed since the call; a negative delay puts it ahead of others in its channel. channel NULL: no channel; all such messages share one turn, first in, first out. lock_ms is for how many milliseconds a dequeue locks it and a heartbeat extends the lock. The content has at most 256000000 bytes. Errors: 42501 if the role is bound to other channels, 22004, 22023.';
 
 CREATE OR REPLACE FUNCTION "lonny".message_create_many(channels text[], contents bytea[], lock_ms bigint[], delay_ms bigint[] DEFAULT '{0}')
 RETURNS SETOF bigint
@@ -844,7 +848,7 @@ BEGIN
     FROM unnest(message_create_many.channels, message_create_many.contents, v_lock, v_delay)
          WITH ORDINALITY AS u (channel, content, lock_ms, delay_ms, n)
    WHERE octet_length(u.channel) NOT BETWEEN 1 AND 512
-      OR u.content IS NULL
+      OR u.content IS NULL OR octet_length(u.content) > 256000000
       OR u.lock_ms IS NULL OR u.lock_ms NOT BETWEEN 0 AND 3155760000000
       OR u.delay_ms IS NULL OR u.delay_ms NOT BETWEEN -3155760000000 AND 3155760000000
    ORDER BY u.n LIMIT 1;
@@ -853,6 +857,8 @@ BEGIN
       PERFORM "lonny"._raise_invalid(format('channels[%s]', v_row.n), v_row.channel, 'Give names of 1 to 512 bytes, or NULL for no channel.');
     ELSIF v_row.content IS NULL THEN
       PERFORM "lonny"._raise_invalid(format('contents[%s]', v_row.n), NULL, 'Give every content as bytea; it may be empty.');
+    ELSIF octet_length(v_row.content) > 256000000 THEN
+      PERFORM "lonny"._raise_invalid(format('contents[%s]', v_row.n), format('%s bytes', octet_length(v_row.content)), 'Give at most 256000000 bytes each.');
     ELSIF v_row.lock_ms IS NULL OR v_row.lock_ms NOT BETWEEN 0 AND 3155760000000 THEN
       PERFORM "lonny"._raise_invalid(format('lock_ms[%s]', v_row.n), v_row.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years).');
     ELSE
@@ -2627,6 +2633,9 @@ BEGIN
   IF message_defer.delay_ms IS NULL OR message_defer.delay_ms NOT BETWEEN -3155760000000 AND 3155760000000 THEN
     PERFORM "lonny"._raise_invalid('delay_ms', message_defer.delay_ms::text, 'Give milliseconds from -3155760000000 to 3155760000000 (100 years either way).');
   END IF;
+  IF octet_length(message_defer.state) > 256000000 THEN
+    PERFORM "lonny"._raise_invalid('state', format('%s bytes', octet_length(message_defer.state)), 'Give at most 256000000 bytes.');
+  END IF;
 
   v_at := "lonny"._clock() + message_defer.delay_ms * interval '1 ms';
   UPDATE "lonny".message m
@@ -2657,7 +2666,7 @@ END
 $function$;
 COMMENT ON FUNCTION "lonny".message_defer(bigint, integer, bigint, bytea) IS
 'Gives a message that the caller has dequeued back, to be delivered again after delay_ms milliseconds.
-state is kept with the message for the next delivery; NULL keeps the state that it has, an empty one is a state like any other. A negative delay puts it ahead of others in its channel. num_attempts as in message_delete. Errors: 22004, 22023.';
+state is kept with the message for the next delivery; NULL keeps the state that it has, an empty one is a state like any other, and 256000000 bytes are the most. A negative delay puts it ahead of others in its channel. num_attempts as in message_delete. Errors: 22004, 22023.';
 
 CREATE OR REPLACE FUNCTION "lonny".message_heartbeat(id bigint, num_attempts integer, lock_ms bigint DEFAULT NULL)
 RETURNS "lonny".heartbeat_result
@@ -3672,8 +3681,8 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_channels_check.sql', '7af092ddf7d11dd5c5fc362cc7f9f5d0ef43e789f7443a328aa41a4a149936f8', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
   ('functions/_channel_admits.sql', 'e45a652c7c1dbae0216182f6ea4938dec9d4af85be13fba5223bbedd37f1e222', '0.1.0', clock_timestamp()),
-  ('functions/message_create.sql', 'c68b39d07dd53d62ffb5b0b78a7b332d1cb71ebc1950ad1b15f865e5b3dea2c3', '0.1.0', clock_timestamp()),
-  ('functions/message_create_many.sql', 'c2ec44e60bcadeb4221f6c619bb8867264d5e4a9dd26fc22f94a2f9312fd46e2', '0.1.0', clock_timestamp()),
+  ('functions/message_create.sql', 'c5882fa9bc81ab2fde5d87153f2045089f40ef63b3b304a156ed9b621c343639', '0.1.0', clock_timestamp()),
+  ('functions/message_create_many.sql', '6be11f06f0f9ae7a285c233c53239061cc7065a14658bb75e72fdba8c24534d4', '0.1.0', clock_timestamp()),
   ('functions/_channel_survey.sql', '4bb5bc0eca36a3dcb62c73d02548262c454e39084b594f5d9d626d1ce20293b2', '0.1.0', clock_timestamp()),
   ('functions/_timer_set.sql', '2936d9e8af9c5b017163739580a6798a621a14ac8b54b48c5ae1aecff9ac17a7', '0.1.0', clock_timestamp()),
   ('functions/_channel_advance.sql', '57d994c975fb48ea85a51ae33741aaf85d8522d406bbb92d818a3f6fe8d5b965', '0.1.0', clock_timestamp()),
@@ -3701,7 +3710,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_places_freed.sql', '72bbff5e71674849157c024e5fe0a9baf3849a90700a271fd86db39215fa6f08', '0.1.0', clock_timestamp()),
   ('functions/message_delete.sql', '306a38a189b2064c1449a5ee99ecf207e0fae1d2f9109bc4f52b4d774ed662e1', '0.1.0', clock_timestamp()),
   ('functions/message_delete_many.sql', 'c52d6d6972d23bf27a4723b72d6d10a2b3c656438d09f455e8893997330dfb22', '0.1.0', clock_timestamp()),
-  ('functions/message_defer.sql', '20b160ce5c25d486265351ad306902fc18979c763c5723a188f103dc8efd990f', '0.1.0', clock_timestamp()),
+  ('functions/message_defer.sql', 'fbc430057dff5fd9e25583b59796c019f4d85b1bf5f22315b7a398ddeaf6bec5', '0.1.0', clock_timestamp()),
   ('functions/message_heartbeat.sql', '0c24989fbe85e063d67092e828feb9b916dcc937815779289d2c02d17ccc9d0d', '0.1.0', clock_timestamp()),
   ('functions/message_cancel.sql', '86a3cbef4efd751db1af95feb81a0e8d6131730c2f3f0e2ba05aee3fd6ac80ea', '0.1.0', clock_timestamp()),
   ('functions/message_status.sql', 'ad44e602f46b02208643d60961376cbad8662e548d8adbe0118ac30ecadb0ec8', '0.1.0', clock_timestamp()),

@@ -27,7 +27,8 @@ _DEFER = "SELECT journal.defer(%s::bigint, %s::integer, %s::bigint, %s::bytea)"
 _CANCEL = "SELECT journal.cancel(%s::bigint)"
 _HEARTBEAT = "SELECT journal.heartbeat(%s::bigint, %s::integer, %s::bigint)"
 _CLOSING = "INSERT INTO journal.closing VALUES (pg_current_xact_id(), clock_timestamp())"
-_POLICY_LOGGED = "INSERT INTO journal.policy VALUES (%s, %s, %s, %s, %s, clock_timestamp())"
+_POLICY_LOGGED = "INSERT INTO journal.policy VALUES (%s, %s, %s, %s, %s, NULL)"
+_POLICY_COMMITTED = "UPDATE journal.policy SET committed_at = clock_timestamp() WHERE id = %s"
 
 Policy = tuple[int | None, int | None]
 """max_concurrency and release_interval_ms."""
@@ -46,13 +47,14 @@ def policy_set(
         ((id_,),) = conn.execute(
             "SELECT max(id) FROM lonny.channel_policy WHERE channel = %s", [channel]
         ).fetchall()
+        conn.execute(_POLICY_LOGGED, [id_, channel, *policy, began_at])
         hold()
-    conn.execute(_POLICY_LOGGED, [id_, channel, *policy, began_at])
+    conn.execute(_POLICY_COMMITTED, [id_])
 
 
-def govern(orders: Orders, dsn: str, changing: dict[str, Sequence[Policy]]) -> None:
+def govern(orders: Orders, dsn: str, changing: dict[str, Sequence[Policy]], pooled: bool = False) -> None:
     """Change policies, each channel to the next of its list, over and over; then, calm, to the last ones."""
-    with psycopg.connect(dsn, autocommit=True) as conn:
+    with _connect(dsn, pooled) as conn:
         turn = 0
         while not orders.calm and not orders.stop:
             channel = orders.random.choice(list(changing))
@@ -69,10 +71,12 @@ def govern(orders: Orders, dsn: str, changing: dict[str, Sequence[Policy]]) -> N
             policy_set(conn, channel, policies[-1])
 
 
-def produce(orders: Orders, dsn: str, channels: Sequence[str | None], count: int) -> None:
+def produce(
+    orders: Orders, dsn: str, channels: Sequence[str | None], count: int, pooled: bool = False
+) -> None:
     """Create so many messages, in bursts, some in transactions that stay open, or that are rolled back."""
     created = 0
-    with psycopg.connect(dsn, autocommit=True, cursor_factory=_protocol(orders)) as conn:
+    with _connect(dsn, pooled, _protocol(orders)) as conn:
         while created < count and not orders.stop:
             ids = _create(orders, conn, channels)
             created += len(ids)
@@ -100,10 +104,18 @@ def _create(orders: Orders, conn: Connection, channels: Sequence[str | None]) ->
     return [] if rolled_back else ids
 
 
-def work(orders: Orders, dsn: str) -> None:
+def work(orders: Orders, dsn: str, pooled: bool = False) -> None:
     """Take messages and end them, until told to stop."""
-    with psycopg.connect(dsn, autocommit=True, cursor_factory=_protocol(orders)) as conn:
-        _Worker(orders, conn).work()
+    with _connect(dsn, pooled, _protocol(orders)) as conn:
+        _Worker(orders, conn, pooled).work()
+
+
+def _connect(dsn: str, pooled: bool, protocol: type[psycopg.Cursor[Any]] = psycopg.Cursor) -> Connection:
+    """pooled: through PgBouncer in transaction mode, where a prepared statement may be in another session."""
+    conn = psycopg.connect(dsn, autocommit=True, cursor_factory=protocol)
+    if pooled:
+        conn.prepare_threshold = None
+    return conn
 
 
 def _protocol(orders: Orders) -> type[psycopg.Cursor[Any]]:
@@ -123,6 +135,7 @@ class _Held:
 class _Worker:
     orders: Orders
     conn: Connection
+    pooled: bool
     taken: list[_Held] = field(default_factory=list[_Held])
     """What the last dequeue took."""
 
@@ -186,7 +199,8 @@ class _Worker:
         if way == "simple":
             return psycopg.ClientCursor(self.conn).execute(_DEQUEUE, values).fetchall()
         query = _DEQUEUE_INSIDE if way == "inside" else _DEQUEUE
-        return psycopg.Cursor(self.conn).execute(query, values, prepare=way == "prepared").fetchall()
+        prepare = way == "prepared" and not self.pooled
+        return psycopg.Cursor(self.conn).execute(query, values, prepare=prepare).fetchall()
 
     def finish(self) -> None:
         """Work on what was taken, and end it in one of the ways in which that may go."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PROOF = "tests/model tests/proof tests/isolation tests/integration/test_pgbouncer.py"
 PACKAGE = "postgresql-N-pgtap"
 
 
@@ -28,7 +29,9 @@ def run(*command: str, path: str | None = None) -> subprocess.CompletedProcess[s
         (["test"], "-m pytest"),
         (["test", "ARGS=-k heartbeat"], "-m pytest -k heartbeat"),
         (["mutants", "ARGS=--only delete-unfenced"], "-m tests.mutants --only delete-unfenced"),
-        (["proof"], "-m pytest tests/model --hypothesis-profile=proof"),
+        (["proof"], f"-m pytest {PROOF} --hypothesis-profile=proof"),
+        (["soak"], "-m tests.soak --minutes 30"),
+        (["soak", "MINUTES=3"], "-m tests.soak --minutes 3"),
         (["render"], "-m pylonny render --schema 'lonny'"),
         (
             ["render", "SCHEMA=My Q", "EVENT_CHANNEL=e"],
@@ -49,6 +52,7 @@ def test_help_shows_every_target_that_one_may_want() -> None:
         "demo",
         "test",
         "proof",
+        "soak",
         "lint",
         "bench",
         "prove",
