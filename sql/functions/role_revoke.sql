@@ -16,8 +16,9 @@ BEGIN
   END IF;
   SELECT r.oid INTO v_role FROM pg_roles r WHERE r.rolname = role_revoke.role;
   IF NOT FOUND THEN
-    RAISE EXCEPTION 'role "%" does not exist', role_revoke.role
-      USING ERRCODE = 'undefined_object', HINT = format('Create it, with  CREATE ROLE %I LOGIN  or correct the name.', role_revoke.role);
+    -- A longer name than this no role can have.
+    RAISE EXCEPTION 'role "%" does not exist', left(role_revoke.role, 64)
+      USING ERRCODE = 'undefined_object', HINT = format('Create it, with  CREATE ROLE %I LOGIN  or correct the name.', left(role_revoke.role, 64));
   END IF;
   -- One at a time, and not beside an install, which takes this lock too: PostgreSQL refuses to change the rights on a function twice at once.
   PERFORM pg_advisory_xact_lock(hashtextextended({{ schema_literal }}, 0));

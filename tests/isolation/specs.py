@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import LiteralString
 
-# Channel a may have seven out: 1 to 4 are locked, 1 and 2 by the first session, 3 and 4 by the second one (the
-# lock of 1 is the shortest); 5 and 6 wait for an hour; four are due. Channel b has two.
+# Channel a may have seven out: 1 to 4 are locked, 1 and 2 by the first session, 3 and 4 by the second one
+# (the lock of 1 is the shortest); 5 and 6 wait for an hour; four are due. Channel b has two.
 PREPARE: LiteralString = """
 CREATE PROCEDURE public.prepare(p_passed_ms integer DEFAULT 0) LANGUAGE plpgsql AS $$
 BEGIN
