@@ -182,11 +182,14 @@ def test_a_limit_and_the_order_are_kept(connect: Connect) -> None:
 def test_too_many_ready_messages_are_searched_without_generations(connect: Connect) -> None:
     conn = connect()
     stop_clock(conn)
-    create(conn, "a", 10_001)
     with _old_snapshot(connect):
         _fill_with_dead_rows(conn)
-        assert _generation(conn) <= 0
-        ids = {message.id for _ in range(12) for message in dequeue(conn, 1000)}
+        assert _generation(conn) > 0
+        create(conn, "a", 10_001)
+        move_clock(conn, 1000)
+        ids = {message.id for message in dequeue(conn)}
+        assert _generation(conn) < 0
+        ids |= {message.id for _ in range(12) for message in dequeue(conn, 1000)}
         assert len(ids) == 10_001
 
 
