@@ -36,7 +36,7 @@ REVOKE ALL ON FUNCTION
   {{ schema }}._take_one(bigint, bigint, bigint, bigint),
   {{ schema }}._take_in_turn(bigint, integer, bigint, integer),
   {{ schema }}._take_many(bigint, integer, bigint, boolean, bigint[]),
-  {{ schema }}._generations_are_walked(timestamptz, interval),
+  {{ schema }}._walk_is_in_time(timestamptz, interval),
   {{ schema }}._generations_walk(),
   {{ schema }}._message_hold(bigint, bigint),
   {{ schema }}._take_in_generations(integer, bigint, boolean),

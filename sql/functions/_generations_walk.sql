@@ -5,7 +5,8 @@ AS $function$
 -- One session at a time: the mutex is only tried. What it sets in sequences others see at once; what it changes in rows they see when this
 -- transaction, a dequeue of its own, commits. If it dies before, the next walk finds the same.
 --
--- Nothing but speed depends on its being right or in time: a dequeue that finds nothing in the two generations looks through all.
+-- Nothing but speed, and place and turn of what came late, depends on its being right or in time: a dequeue that finds nothing in the two generations
+-- looks through all.
 DECLARE
   c_few         CONSTANT integer  := 10000;
   c_few_stale   CONSTANT integer  := 1000;
@@ -26,7 +27,7 @@ DECLARE
   v_wakes       record;
 BEGIN
   IF NOT pg_try_advisory_xact_lock($regclass${{ schema }}.generation$regclass$::regclass::oid::integer, 0)
-     OR {{ schema }}._generations_are_walked(v_began_at, interval '0') THEN
+     OR {{ schema }}._walk_is_in_time(v_began_at, interval '0') THEN
     RETURN;
   END IF;
   v_generation := COALESCE(pg_sequence_last_value($regclass${{ schema }}.generation$regclass$), 0);

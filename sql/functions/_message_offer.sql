@@ -44,7 +44,7 @@ BEGIN
     END IF;
   END LOOP;
 
-  -- All of the first hundred that wait are in others' hands, perhaps those of one batch.
+  -- All of the first hundred that wait are in others' hands, perhaps those of one batch. The shared lock was taken above.
   IF is_busy AND p_lane <> 0 THEN
     UPDATE {{ schema }}.message m
        SET status = 'READY', policy_id = NULL, timer_at = NULL, generation = DEFAULT

@@ -25,7 +25,7 @@ DECLARE
   v_num_taken   integer := 0;
   v_message     {{ schema }}._taken;
 BEGIN
-  IF p_is_alone AND NOT {{ schema }}._generations_are_walked(v_now, interval '0') THEN
+  IF p_is_alone AND NOT {{ schema }}._walk_is_in_time(v_now, interval '0') THEN
     PERFORM {{ schema }}._generations_walk();
   END IF;
 
@@ -33,7 +33,7 @@ BEGIN
   FOR i IN 1 .. 10 LOOP
     v_generation := pg_sequence_last_value($regclass${{ schema }}.generation$regclass$);
     -- Not to be relied on if nobody walks (all sessions dequeue in longer transactions, or the clock was set), or before the first walk is over.
-    EXIT WHEN (v_generation > 0) IS NOT TRUE OR NOT {{ schema }}._generations_are_walked(v_now, interval '1 s');
+    EXIT WHEN (v_generation > 0) IS NOT TRUE OR NOT {{ schema }}._walk_is_in_time(v_now, interval '1 s');
     v_generations := CASE WHEN v_generation % 2 = 0 THEN ARRAY[v_generation / 2] ELSE ARRAY[v_generation / 2, v_generation / 2 + 1] END;
     v_served := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
     v_mark_us := COALESCE(pg_sequence_last_value($regclass${{ schema }}.timer_mark$regclass$), 0);
@@ -52,6 +52,7 @@ BEGIN
       PERFORM {{ schema }}._tend(GREATEST(32, LEAST(p_max_messages, 250)), v_found.message_at IS NOT NULL, v_found.timer_at IS NOT NULL, v_mark, v_generations);
       v_num_read := v_num_read - {{ schema }}._entries_read($regclass${{ schema }}.message_generation_idx$regclass$);
     ELSE
+      -- Nothing is left; or another went on to the next generation between the look at the number and that at the rows.
       EXIT WHEN v_found.message_generation IS NULL AND v_generation = v_last_seen;
     END IF;
     v_last_seen := v_generation;

@@ -8,7 +8,8 @@ SET enable_seqscan = off
 SET enable_bitmapscan = off
 AS $function$
 -- It only inserts. Its transaction may stay open for an hour or roll back, and nobody notices. One of its own may try for the mutex of a limited
--- channel, to make the message ready there and then.
+-- channel, to make the message ready there and then, and hold it until it ends. (A pipeline of prepared statements looks so to its first one:
+-- while it lasts nothing of that channel is released.)
 DECLARE
   v_now        timestamptz := {{ schema }}._clock();
   v_lane       bigint := 0;

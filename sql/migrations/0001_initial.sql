@@ -69,9 +69,9 @@ COMMENT ON SEQUENCE {{ schema }}.wake_rotation IS 'The lane whose wakes were han
 
 -- Beside an old snapshot (sql/README.md) only. As long as nothing holds one, they are 0, or less, and no row has a generation.
 CREATE UNLOGGED SEQUENCE {{ schema }}.generation AS bigint MINVALUE -9223372036854775808 START WITH 0;
-COMMENT ON SEQUENCE {{ schema }}.generation IS 'The sum of the two generations in use: what becomes ready gets the younger, what is ready has the one or the other (the same, if even). 0 or less: none is in use.';
+COMMENT ON SEQUENCE {{ schema }}.generation IS 'The sum of the two generations in use: what becomes ready gets the younger, what is ready has the one or the other. 2: only 1 is in use, 3: 1 and 2, 4: only 2. 0 or less: none is, -4: those up to 2 were.';
 CREATE UNLOGGED SEQUENCE {{ schema }}.generation_walk AS bigint MINVALUE 0 START WITH 0;
-COMMENT ON SEQUENCE {{ schema }}.generation_walk IS 'When to look for what is ready in neither generation, in microseconds since 1970; 0: never, none is in use.';
+COMMENT ON SEQUENCE {{ schema }}.generation_walk IS 'When to look for what is ready in neither generation, in microseconds since 1970; 0: never, none is in use; 1: at once, and before the first look is over nobody searches by generations.';
 CREATE UNLOGGED SEQUENCE {{ schema }}.timer_mark AS bigint MINVALUE -9223372036854775808 START WITH 0;
 COMMENT ON SEQUENCE {{ schema }}.timer_mark IS 'Where the search for timers that are over begins while generations are in use, in microseconds since 1970.';
 

@@ -98,7 +98,7 @@ def test_what_an_open_transaction_holds_keeps_no_generation(connect: Connect, wh
     assert [message.id for message in dequeue(worker)] == held
     if what == "wake":
         create(conn, "a")
-    generations = set()
+    generations: set[int] = set()
     for _ in range(20):
         _live(conn, 100)
         move_clock(conn, 500)

@@ -166,9 +166,9 @@ COMMENT ON SEQUENCE "lonny".wake_rotation IS 'The lane whose wakes were handled 
 
 -- Beside an old snapshot (sql/README.md) only. As long as nothing holds one, they are 0, or less, and no row has a generation.
 CREATE UNLOGGED SEQUENCE "lonny".generation AS bigint MINVALUE -9223372036854775808 START WITH 0;
-COMMENT ON SEQUENCE "lonny".generation IS 'The sum of the two generations in use: what becomes ready gets the younger, what is ready has the one or the other (the same, if even). 0 or less: none is in use.';
+COMMENT ON SEQUENCE "lonny".generation IS 'The sum of the two generations in use: what becomes ready gets the younger, what is ready has the one or the other. 2: only 1 is in use, 3: 1 and 2, 4: only 2. 0 or less: none is, -4: those up to 2 were.';
 CREATE UNLOGGED SEQUENCE "lonny".generation_walk AS bigint MINVALUE 0 START WITH 0;
-COMMENT ON SEQUENCE "lonny".generation_walk IS 'When to look for what is ready in neither generation, in microseconds since 1970; 0: never, none is in use.';
+COMMENT ON SEQUENCE "lonny".generation_walk IS 'When to look for what is ready in neither generation, in microseconds since 1970; 0: never, none is in use; 1: at once, and before the first look is over nobody searches by generations.';
 CREATE UNLOGGED SEQUENCE "lonny".timer_mark AS bigint MINVALUE -9223372036854775808 START WITH 0;
 COMMENT ON SEQUENCE "lonny".timer_mark IS 'Where the search for timers that are over begins while generations are in use, in microseconds since 1970.';
 
@@ -443,7 +443,7 @@ COMMENT ON COLUMN "lonny".channel_explanation.max_concurrency IS 'The limit that
 COMMENT ON COLUMN "lonny".channel_explanation.release_interval_ms IS 'The interval that is in force, in milliseconds.';
 
 INSERT INTO "lonny".migration (version, name, checksum, package_version, is_breaking, applied_at)
-VALUES (1, 'initial', '86b12deaa24b3e7ebabffee807e4a64f4228fccf66b504cc4e2f01927706bbbe', '0.1.0', false, clock_timestamp());
+VALUES (1, 'initial', 'c58ba93b44178feca38dff8d6522f625501ad0a8fe9342dfe37a14569545452f', '0.1.0', false, clock_timestamp());
 DELETE FROM "lonny".object;
 
 
@@ -741,7 +741,8 @@ SET enable_seqscan = off
 SET enable_bitmapscan = off
 AS $function$
 -- It only inserts. Its transaction may stay open for an hour or roll back, and nobody notices. One of its own may try for the mutex of a limited
--- channel, to make the message ready there and then.
+-- channel, to make the message ready there and then, and hold it until it ends. (A pipeline of prepared statements looks so to its first one:
+-- while it lasts nothing of that channel is released.)
 DECLARE
   v_now        timestamptz := "lonny"._clock();
   v_lane       bigint := 0;
@@ -1454,7 +1455,7 @@ BEGIN
     END IF;
   END LOOP;
 
-  -- All of the first hundred that wait are in others' hands, perhaps those of one batch.
+  -- All of the first hundred that wait are in others' hands, perhaps those of one batch. The shared lock was taken above.
   IF is_busy AND p_lane <> 0 THEN
     UPDATE "lonny".message m
        SET status = 'READY', policy_id = NULL, timer_at = NULL, generation = DEFAULT
@@ -2042,7 +2043,7 @@ $function$;
 COMMENT ON FUNCTION "lonny"._entries_read(text) IS
 'A counter of the entries of an index that this session''s searches have read, those of dead rows included. Only differences within a call mean anything. It stands still while track_counts is off.';
 
-CREATE OR REPLACE FUNCTION "lonny"._generations_are_walked(p_at timestamptz, p_late interval)
+CREATE OR REPLACE FUNCTION "lonny"._walk_is_in_time(p_at timestamptz, p_late interval)
 RETURNS boolean
 LANGUAGE sql STABLE
 AS $function$
@@ -2050,7 +2051,7 @@ AS $function$
   SELECT pg_catalog.pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$)
          BETWEEN "lonny"._microseconds(p_at OPERATOR(pg_catalog.-) p_late) AND "lonny"._microseconds(p_at OPERATOR(pg_catalog.+) '61 s')
 $function$;
-COMMENT ON FUNCTION "lonny"._generations_are_walked(timestamptz, interval) IS 'Whether the next walk of the generations is not overdue at p_at by more than p_late.';
+COMMENT ON FUNCTION "lonny"._walk_is_in_time(timestamptz, interval) IS 'Whether the next walk of the generations is overdue at p_at by p_late at most. False before the first one is over.';
 
 CREATE OR REPLACE FUNCTION "lonny"._generations_walk()
 RETURNS void
@@ -2059,7 +2060,8 @@ AS $function$
 -- One session at a time: the mutex is only tried. What it sets in sequences others see at once; what it changes in rows they see when this
 -- transaction, a dequeue of its own, commits. If it dies before, the next walk finds the same.
 --
--- Nothing but speed depends on its being right or in time: a dequeue that finds nothing in the two generations looks through all.
+-- Nothing but speed, and place and turn of what came late, depends on its being right or in time: a dequeue that finds nothing in the two generations
+-- looks through all.
 DECLARE
   c_few         CONSTANT integer  := 10000;
   c_few_stale   CONSTANT integer  := 1000;
@@ -2080,7 +2082,7 @@ DECLARE
   v_wakes       record;
 BEGIN
   IF NOT pg_try_advisory_xact_lock($regclass$"lonny".generation$regclass$::regclass::oid::integer, 0)
-     OR "lonny"._generations_are_walked(v_began_at, interval '0') THEN
+     OR "lonny"._walk_is_in_time(v_began_at, interval '0') THEN
     RETURN;
   END IF;
   v_generation := COALESCE(pg_sequence_last_value($regclass$"lonny".generation$regclass$), 0);
@@ -2214,7 +2216,7 @@ DECLARE
   v_num_taken   integer := 0;
   v_message     "lonny"._taken;
 BEGIN
-  IF p_is_alone AND NOT "lonny"._generations_are_walked(v_now, interval '0') THEN
+  IF p_is_alone AND NOT "lonny"._walk_is_in_time(v_now, interval '0') THEN
     PERFORM "lonny"._generations_walk();
   END IF;
 
@@ -2222,7 +2224,7 @@ BEGIN
   FOR i IN 1 .. 10 LOOP
     v_generation := pg_sequence_last_value($regclass$"lonny".generation$regclass$);
     -- Not to be relied on if nobody walks (all sessions dequeue in longer transactions, or the clock was set), or before the first walk is over.
-    EXIT WHEN (v_generation > 0) IS NOT TRUE OR NOT "lonny"._generations_are_walked(v_now, interval '1 s');
+    EXIT WHEN (v_generation > 0) IS NOT TRUE OR NOT "lonny"._walk_is_in_time(v_now, interval '1 s');
     v_generations := CASE WHEN v_generation % 2 = 0 THEN ARRAY[v_generation / 2] ELSE ARRAY[v_generation / 2, v_generation / 2 + 1] END;
     v_served := COALESCE(pg_sequence_last_value($regclass$"lonny".rotation$regclass$), 0);
     v_mark_us := COALESCE(pg_sequence_last_value($regclass$"lonny".timer_mark$regclass$), 0);
@@ -2241,6 +2243,7 @@ BEGIN
       PERFORM "lonny"._tend(GREATEST(32, LEAST(p_max_messages, 250)), v_found.message_at IS NOT NULL, v_found.timer_at IS NOT NULL, v_mark, v_generations);
       v_num_read := v_num_read - "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
     ELSE
+      -- Nothing is left; or another went on to the next generation between the look at the number and that at the rows.
       EXIT WHEN v_found.message_generation IS NULL AND v_generation = v_last_seen;
     END IF;
     v_last_seen := v_generation;
@@ -3621,7 +3624,7 @@ REVOKE ALL ON FUNCTION
   "lonny"._take_one(bigint, bigint, bigint, bigint),
   "lonny"._take_in_turn(bigint, integer, bigint, integer),
   "lonny"._take_many(bigint, integer, bigint, boolean, bigint[]),
-  "lonny"._generations_are_walked(timestamptz, interval),
+  "lonny"._walk_is_in_time(timestamptz, interval),
   "lonny"._generations_walk(),
   "lonny"._message_hold(bigint, bigint),
   "lonny"._take_in_generations(integer, bigint, boolean),
@@ -3682,7 +3685,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_channels_check.sql', '7af092ddf7d11dd5c5fc362cc7f9f5d0ef43e789f7443a328aa41a4a149936f8', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
   ('functions/_channel_admits.sql', 'e45a652c7c1dbae0216182f6ea4938dec9d4af85be13fba5223bbedd37f1e222', '0.1.0', clock_timestamp()),
-  ('functions/message_create.sql', 'c5882fa9bc81ab2fde5d87153f2045089f40ef63b3b304a156ed9b621c343639', '0.1.0', clock_timestamp()),
+  ('functions/message_create.sql', '35f8393af121a268c4d5f4a33588b749a5f0e82deb4382e524d827e5540e0daf', '0.1.0', clock_timestamp()),
   ('functions/message_create_many.sql', '6be11f06f0f9ae7a285c233c53239061cc7065a14658bb75e72fdba8c24534d4', '0.1.0', clock_timestamp()),
   ('functions/_channel_survey.sql', '4bb5bc0eca36a3dcb62c73d02548262c454e39084b594f5d9d626d1ce20293b2', '0.1.0', clock_timestamp()),
   ('functions/_timer_set.sql', '2936d9e8af9c5b017163739580a6798a621a14ac8b54b48c5ae1aecff9ac17a7', '0.1.0', clock_timestamp()),
@@ -3692,7 +3695,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_tend.sql', 'd507739810b1ce860aa30a2911628a97be17275623e258167fbf045b6b57ea00', '0.1.0', clock_timestamp()),
   ('functions/_channel_release.sql', '3860b04958502f7608cf5717d72fd48a5eee2a96a8c92e3de6ac17bd59bc50c5', '0.1.0', clock_timestamp()),
   ('functions/_channel_try_release.sql', 'b05856c1da082b660ec7603d4367b3e2dc60628640e7d42c49287834bdec7cd8', '0.1.0', clock_timestamp()),
-  ('functions/_message_offer.sql', '87feeaa4f679437b58847a1bd38f895f8ad1496a610cd3d524c83e41efab2f91', '0.1.0', clock_timestamp()),
+  ('functions/_message_offer.sql', '098b9d9d9d8a5c3cc85ad03e3851346b7b76cf9b80894090f2699e3e46c25aa5', '0.1.0', clock_timestamp()),
   ('functions/_message_try_offer.sql', '4c0621518e7d0eda1cd530983b062afc3c3702759d942c25c1b33213a001abbe', '0.1.0', clock_timestamp()),
   ('functions/_channel_offer.sql', 'de697bade59b77bb0a486ba577a8ee292d35823a3a04de2fa5d050245e4bf696', '0.1.0', clock_timestamp()),
   ('functions/_lanes_next.sql', '6b18d45bfed571bda162fedff3294581d55657dca1fd9956bd97678db198bb7c', '0.1.0', clock_timestamp()),
@@ -3702,10 +3705,10 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_take_many.sql', '1fb1defe8428bb4e3824cd8bc52b788c7a3a98abf73ffdf59836e7ea4b14069c', '0.1.0', clock_timestamp()),
   ('functions/_retry_ms.sql', '6f6be5d0ece93337b8a08679f7256d92d367df0336ad75f3afa81488c7a10340', '0.1.0', clock_timestamp()),
   ('functions/_entries_read.sql', '32cb14bd2956e3f5ea2d2a57f8bbe5fbb5284986d8b1c0ace4835813c80e6257', '0.1.0', clock_timestamp()),
-  ('functions/_generations_are_walked.sql', 'bc3fa01820d81793bae8cd77cb601d6d8a053098287ef839a5b689d36a9c8067', '0.1.0', clock_timestamp()),
-  ('functions/_generations_walk.sql', 'fbff67516512b545ac92f4554378a67cffa63309445b12b4cd95723ffd5708b7', '0.1.0', clock_timestamp()),
+  ('functions/_walk_is_in_time.sql', 'fca1d12d2936ef84ffffdedd25dd0edad37242304a052d96e0bb0eb23e74a0f4', '0.1.0', clock_timestamp()),
+  ('functions/_generations_walk.sql', 'b54568858ef9c80fb5a409b2589395f947688dc5f74b42515ab73828a4af46a9', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', '9e5014576c458755e095ec36d35279f4f28097413e1ec00b6af1e0da83b73562', '0.1.0', clock_timestamp()),
-  ('functions/_take_in_generations.sql', 'ce9261cb6f9ce75b02dfa56e03fcd829cc1405f578c07d05169436890746fd21', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_generations.sql', '36bdaa7026669ccc627c9394ff93ce8f640ac7e14ed3179d8db9799535835d58', '0.1.0', clock_timestamp()),
   ('functions/message_dequeue.sql', '36cec727cfe30817acde4a50ca6d699f81706a7246306d09c9ef58fc8614576f', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '82eb028c3ea0f5ab6f79aa62ab3a1bca0660e2a1ffc0116adbd04f36ecd376e2', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', '72bbff5e71674849157c024e5fe0a9baf3849a90700a271fd86db39215fa6f08', '0.1.0', clock_timestamp()),
@@ -3732,7 +3735,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_roles_renew.sql', 'b74d4df6e2945693d419e613851b666f4b3aae72901b5efefcec4d970575ccdf', '0.1.0', clock_timestamp()),
   ('functions/role_revoke.sql', 'bc3159e7b88ccd1d30f92999beaadb8311a316bb50cca09460f37b1bcab60a01', '0.1.0', clock_timestamp()),
   ('functions/role_grant.sql', 'cc934f67ad2bcc670c69cd0e11daeaf9cc35ed34e086d04f927860ef9a7b238f', '0.1.0', clock_timestamp()),
-  ('grants.sql', '62bcd8fdd97253e583ef9d4d19afbb0d22b15e6aa00e44f13288eacce1754e24', '0.1.0', clock_timestamp());
+  ('grants.sql', 'dc28535b573d8067cae88d9cfd1156faaed758c3a09567b47c1a46251acf5db5', '0.1.0', clock_timestamp());
 
 DELETE FROM "lonny".object WHERE kind = 'function';
 INSERT INTO "lonny".object (kind, name, part, checksum)

@@ -1,4 +1,4 @@
-CREATE OR REPLACE FUNCTION {{ schema }}._generations_are_walked(p_at timestamptz, p_late interval)
+CREATE OR REPLACE FUNCTION {{ schema }}._walk_is_in_time(p_at timestamptz, p_late interval)
 RETURNS boolean
 LANGUAGE sql STABLE
 AS $function$
@@ -6,4 +6,4 @@ AS $function$
   SELECT pg_catalog.pg_sequence_last_value($regclass${{ schema }}.generation_walk$regclass$)
          BETWEEN {{ schema }}._microseconds(p_at OPERATOR(pg_catalog.-) p_late) AND {{ schema }}._microseconds(p_at OPERATOR(pg_catalog.+) '61 s')
 $function$;
-COMMENT ON FUNCTION {{ schema }}._generations_are_walked(timestamptz, interval) IS 'Whether the next walk of the generations is not overdue at p_at by more than p_late.';
+COMMENT ON FUNCTION {{ schema }}._walk_is_in_time(timestamptz, interval) IS 'Whether the next walk of the generations is overdue at p_at by p_late at most. False before the first one is over.';
