@@ -105,7 +105,10 @@ CREATE TABLE {{ schema }}.message (
   CONSTRAINT message_channel_check CHECK ((channel IS NULL) = (lane = 0))
 ) WITH (
   -- To give pages back to the disk a vacuum locks out everybody, if only for a moment; a queue fills them again.
-  vacuum_truncate = false
+  vacuum_truncate = false,
+  -- Of a large backlog one lane's dead entries lie before the living ones, and only a vacuum removes them (sql/README.md, Storage).
+  autovacuum_vacuum_threshold = 1000,
+  autovacuum_vacuum_scale_factor = 0.01
 );
 COMMENT ON TABLE {{ schema }}.message IS 'The messages, one row each. Read it as you like; change it only through the functions.';
 COMMENT ON COLUMN {{ schema }}.message.id IS 'Number of the message, ascending in the order of creation; never used again.';

@@ -202,7 +202,10 @@ CREATE TABLE "lonny".message (
   CONSTRAINT message_channel_check CHECK ((channel IS NULL) = (lane = 0))
 ) WITH (
   -- To give pages back to the disk a vacuum locks out everybody, if only for a moment; a queue fills them again.
-  vacuum_truncate = false
+  vacuum_truncate = false,
+  -- Of a large backlog one lane's dead entries lie before the living ones, and only a vacuum removes them (sql/README.md, Storage).
+  autovacuum_vacuum_threshold = 1000,
+  autovacuum_vacuum_scale_factor = 0.01
 );
 COMMENT ON TABLE "lonny".message IS 'The messages, one row each. Read it as you like; change it only through the functions.';
 COMMENT ON COLUMN "lonny".message.id IS 'Number of the message, ascending in the order of creation; never used again.';
@@ -443,7 +446,7 @@ COMMENT ON COLUMN "lonny".channel_explanation.max_concurrency IS 'The limit that
 COMMENT ON COLUMN "lonny".channel_explanation.release_interval_ms IS 'The interval that is in force, in milliseconds.';
 
 INSERT INTO "lonny".migration (version, name, checksum, package_version, is_breaking, applied_at)
-VALUES (1, 'initial', 'c58ba93b44178feca38dff8d6522f625501ad0a8fe9342dfe37a14569545452f', '0.1.0', false, clock_timestamp());
+VALUES (1, 'initial', 'd0f48cd8ab8d8c4dda4126301fd14a404783c4a2c811c31ce2f4b5aa0fa820f3', '0.1.0', false, clock_timestamp());
 DELETE FROM "lonny".object;
 
 
