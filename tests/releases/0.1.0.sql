@@ -3517,7 +3517,7 @@ BEGIN
   IF NOT FOUND THEN
     -- A longer name than this no role can have.
     RAISE EXCEPTION 'role "%" does not exist', left(role_revoke.role, 64)
-      USING ERRCODE = 'undefined_object', HINT = format('Create it, with  CREATE ROLE %I LOGIN  or correct the name.', left(role_revoke.role, 64));
+      USING ERRCODE = 'undefined_object', HINT = format('Create it with  CREATE ROLE %I LOGIN  or correct the name.', left(role_revoke.role, 64));
   END IF;
   -- One at a time, and not beside an install, which takes this lock too: PostgreSQL refuses to change the rights on a function twice at once.
   PERFORM pg_advisory_xact_lock(hashtextextended('lonny', 0));
@@ -3730,7 +3730,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_objects.sql', '2b98a3decee16dbafec75b2642f0822dadb8420d39b7415bb75a5916ddf40b72', '0.1.0', clock_timestamp()),
   ('functions/_roles.sql', '8c77ac6c69007c98ee4df55366a7ee479b31bc4deb709ba9f94acce6dbfbe440', '0.1.0', clock_timestamp()),
   ('functions/_roles_renew.sql', 'b74d4df6e2945693d419e613851b666f4b3aae72901b5efefcec4d970575ccdf', '0.1.0', clock_timestamp()),
-  ('functions/role_revoke.sql', 'bc3159e7b88ccd1d30f92999beaadb8311a316bb50cca09460f37b1bcab60a01', '0.1.0', clock_timestamp()),
+  ('functions/role_revoke.sql', '9d7ae6289ca4e5ac725def857a1f16b8b34dc6743f0d3286c6e0fa7030b0ac9d', '0.1.0', clock_timestamp()),
   ('functions/role_grant.sql', 'cc934f67ad2bcc670c69cd0e11daeaf9cc35ed34e086d04f927860ef9a7b238f', '0.1.0', clock_timestamp()),
   ('grants.sql', '62bcd8fdd97253e583ef9d4d19afbb0d22b15e6aa00e44f13288eacce1754e24', '0.1.0', clock_timestamp());
 
