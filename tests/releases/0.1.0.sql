@@ -621,7 +621,8 @@ CREATE OR REPLACE FUNCTION "lonny"._consumer()
 RETURNS text[]
 LANGUAGE sql IMMUTABLE
 AS $function$
-  SELECT ARRAY['message_dequeue', 'message_delete', 'message_delete_many', 'message_defer', 'message_heartbeat', 'version_status', '_event_channel']
+  SELECT ARRAY['message_dequeue', 'message_delete', 'message_delete_many', 'message_defer', 'message_heartbeat', 'version_status', '_event_channel',
+               '_wake_channel']
 $function$;
 COMMENT ON FUNCTION "lonny"._consumer() IS
 'The functions that a consumer may call, by name. Who has the right to call this one is a consumer.';
@@ -3677,7 +3678,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_raise_invalid.sql', 'ba7e6ea088c81a4a30658d01c6bd1518993911596f0e08621b5faadf431044fb', '0.1.0', clock_timestamp()),
   ('functions/_producer.sql', 'd8ae1d11068553eb635d5dba49f6f3fbdbcaee0241549e6f58d75d1cdf2599cf', '0.1.0', clock_timestamp()),
   ('functions/_bound_producer.sql', '700315a214feb59e7152d50ab5875d66e7e721ea4b08e9a4666637904ecc2be9', '0.1.0', clock_timestamp()),
-  ('functions/_consumer.sql', '1d6e70f16eaca632aec4dec8958bc068338ce34d9b131433cb6637009b897822', '0.1.0', clock_timestamp()),
+  ('functions/_consumer.sql', '0d309bd6f2c9dcee612c80173438e04133b0dd71e36b06c6981eca9f8643c88a', '0.1.0', clock_timestamp()),
   ('functions/_operator.sql', 'f3985303b4122f5dc9a1564412b4096e20f83162c9ff8d04aff876c0375d86d0', '0.1.0', clock_timestamp()),
   ('functions/_channels_check.sql', '7af092ddf7d11dd5c5fc362cc7f9f5d0ef43e789f7443a328aa41a4a149936f8', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
