@@ -706,7 +706,7 @@ DECLARE
   v_policy_id bigint;
 BEGIN
   IF NOT "lonny"._is_alone(p_call_stack)
-     OR octet_length(current_query()) > 4096 OR current_query() !~* '^\s*select\M' OR current_query() ~* '\m(from|union|values)\M'
+     OR octet_length(current_query()) > 4096 OR current_query() !~* E'^\\s*select\\M' OR current_query() ~* E'\\m(from|union|values)\\M'
      OR current_setting('transaction_isolation') <> 'read committed'
      -- The first in the order tells, as in _place_freed.
      OR COALESCE((SELECT m.dequeue_at <= p_now OR m.timer_at IS NULL FROM "lonny".message m
@@ -3682,7 +3682,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_operator.sql', 'f3985303b4122f5dc9a1564412b4096e20f83162c9ff8d04aff876c0375d86d0', '0.1.0', clock_timestamp()),
   ('functions/_channels_check.sql', '7af092ddf7d11dd5c5fc362cc7f9f5d0ef43e789f7443a328aa41a4a149936f8', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
-  ('functions/_channel_admits.sql', 'e45a652c7c1dbae0216182f6ea4938dec9d4af85be13fba5223bbedd37f1e222', '0.1.0', clock_timestamp()),
+  ('functions/_channel_admits.sql', 'd62d4778375ebf9076d9bdd75b7e5d64401cbdf0957a4a3193aae2b6330a14b3', '0.1.0', clock_timestamp()),
   ('functions/message_create.sql', 'c5882fa9bc81ab2fde5d87153f2045089f40ef63b3b304a156ed9b621c343639', '0.1.0', clock_timestamp()),
   ('functions/message_create_many.sql', '6be11f06f0f9ae7a285c233c53239061cc7065a14658bb75e72fdba8c24534d4', '0.1.0', clock_timestamp()),
   ('functions/_channel_survey.sql', '4bb5bc0eca36a3dcb62c73d02548262c454e39084b594f5d9d626d1ce20293b2', '0.1.0', clock_timestamp()),
