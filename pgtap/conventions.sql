@@ -46,8 +46,8 @@ SELECT is_empty(
     $$ SELECT n.name FROM unnest(_producer() || _consumer() || _operator()) AS n (name) WHERE NOT EXISTS (SELECT FROM function f WHERE f.proname = n.name) $$,
     'what they may call is there');
 SELECT is_empty(
-    $$ SELECT n.name FROM unnest(_producer() || _consumer() || _operator()) AS n (name) WHERE n.name LIKE '\_%' AND n.name <> '_event_channel' $$,
-    'and public, but for the name of a channel that they may listen to');
+    $$ SELECT n.name FROM unnest(_producer() || _consumer() || _operator()) AS n (name) WHERE n.name LIKE '\_%' AND n.name NOT IN ('_event_channel', '_wake_channel') $$,
+    'and public, but for the names of the channels that they may listen to');
 
 -- comments
 

@@ -42,7 +42,7 @@ SELECT is(
 SELECT role_grant('other', 'consumer');
 SELECT is(
     pg_temp.callable('other'),
-    '{_consumer,_event_channel,message_defer,message_delete,message_delete_many,message_dequeue,message_heartbeat,version_status}',
+    '{_consumer,_event_channel,_wake_channel,message_defer,message_delete,message_delete_many,message_dequeue,message_heartbeat,version_status}',
     'a consumer dequeues and finishes');
 SELECT role_grant('members', 'operator');
 SELECT is(
@@ -67,7 +67,7 @@ SELECT role_grant('other', 'consumer');
 SELECT role_grant('other', 'producer');
 SELECT is(
     pg_temp.callable('other'),
-    '{_consumer,_event_channel,_producer,message_create,message_create_many,message_defer,message_delete,message_delete_many,message_dequeue,message_heartbeat,version_status}',
+    '{_consumer,_event_channel,_producer,_wake_channel,message_create,message_create_many,message_defer,message_delete,message_delete_many,message_dequeue,message_heartbeat,version_status}',
     'a role may be a producer and a consumer');
 
 -- A producer of some channels.

@@ -1,4 +1,4 @@
-"""The command: install, uninstall, status, check, render, bench.
+"""The command: install, uninstall, status, grant, revoke, check, render, bench.
 
 A failure is one line on stderr that says what to do. Exit status: 0 done, 1 failed or refused (or check found
 something), 2 wrong usage, 130 interrupted.
@@ -42,6 +42,7 @@ examples:
   {PROG} install --dsn postgresql://localhost/app
   {PROG} install --schema jobs --event-channel jobs_events
   {PROG} status
+  {PROG} grant worker --as consumer
   {PROG} check
   {PROG} render --schema jobs > jobs.sql
   {PROG} uninstall --schema jobs --yes
@@ -93,6 +94,37 @@ _STATUS_EPILOG = f"""\
 examples:
   {PROG} status
   {PROG} status --schema jobs                   fails if there is none"""
+
+_GRANT = f"""\
+Make a role a producer, a consumer or an operator of a queue: let it call what these need, and nothing else.
+Nobody needs rights on the queue's tables. Whoever has installed the queue may use all of it.
+
+  producer   creates messages
+  consumer   dequeues them, and deletes, defers and keeps what it has
+  operator   sets policies, cancels, looks at what there is, checks and repairs
+
+A role may be several of these: grant each. Every install keeps what was granted. With --channel-prefix a
+producer may create messages only in channels whose names begin so; the last grant says. That is looked up
+by the role that has logged in: bind that one, or one that it inherits from.
+
+{_DATABASE}"""
+
+_GRANT_EPILOG = f"""\
+examples:
+  {PROG} grant shop --as producer
+  {PROG} grant worker --as consumer
+  {PROG} grant tenant_1 --as producer --channel-prefix tenant-1/"""
+
+_REVOKE = f"""\
+Take back from a role what grant has given: it is no producer, consumer or operator any more. Do it for all
+that it is before you drop the role.
+
+{_DATABASE}"""
+
+_REVOKE_EPILOG = f"""\
+examples:
+  {PROG} revoke worker --as consumer
+  {PROG} revoke tenant_1 --as producer --schema jobs"""
 
 _CHECK = f"""\
 Look whether anything is wrong with a queue: messages that nothing will deliver, limits that are exceeded,
@@ -279,6 +311,18 @@ def parser() -> _Parser:
     uninstall.add_argument("--yes", action="store_true", help="do not ask")
     status = command(_status, "show what is installed", _STATUS, _STATUS_EPILOG, database)
     status.add_argument("--schema", type=_name("schema"), help="only the queue in this schema")
+    role = _Parser(add_help=False)
+    role.add_argument("role", metavar="ROLE", help="a role of the server, as in CREATE ROLE")
+    role.add_argument(
+        "--as", dest="kind", required=True, choices=["producer", "consumer", "operator"], help="what it is"
+    )
+    grant = command(_grant, "let a role use the queue", _GRANT, _GRANT_EPILOG, role, database, schema)
+    grant.add_argument(
+        "--channel-prefix",
+        metavar="PREFIX",
+        help="what the channels begin with that a producer is bound to (default: it is not bound)",
+    )
+    command(_revoke, "let it no more", _REVOKE, _REVOKE_EPILOG, role, database, schema)
     check = command(_check, "look whether all is well", _CHECK, _CHECK_EPILOG, database, schema)
     check.add_argument("--repair", action="store_true", help="mend what is found")
     render = command(_render, "print the SQL of an install", _RENDER, _RENDER_EPILOG, schema, notify("none"))
@@ -456,6 +500,33 @@ def _status(options: argparse.Namespace) -> int:
         for what in one.drift:
             print(f"{_one_line(one.schema)}: {_one_line(what)}")
     return 0
+
+
+def _grant(options: argparse.Namespace) -> int:
+    from pylonny import migrate
+
+    if options.channel_prefix is not None and options.kind != "producer":
+        raise UsageError("--channel-prefix is for producers", "leave it out, or give --as producer")
+    with _connected(options.dsn) as conn:
+        migrate.grant(conn, options.role, options.kind, options.schema, options.channel_prefix)
+        place = _place(options.schema, conn.info.dbname)
+    bound = f', in channels that begin with "{options.channel_prefix}"' if options.channel_prefix else ""
+    print(f'Granted: role "{options.role}" is {_a(options.kind)} of the queue in {place}{bound}.')
+    return 0
+
+
+def _revoke(options: argparse.Namespace) -> int:
+    from pylonny import migrate
+
+    with _connected(options.dsn) as conn:
+        migrate.revoke(conn, options.role, options.kind, options.schema)
+        place = _place(options.schema, conn.info.dbname)
+    print(f'Revoked: role "{options.role}" is not {_a(options.kind)} of the queue in {place}.')
+    return 0
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind == "operator" else f"a {kind}"
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -32,6 +32,7 @@ from pylonny.templates import (
     SETTINGS,
     Template,
     Templates,
+    check_schema,
     quote_identifier,
     quote_literal,
 )
@@ -285,15 +286,9 @@ def uninstall(conn: _Connection, schema: str = DEFAULT_SCHEMA, *, root: Path | N
     templates = Templates(schema, None, root)
     with _transaction(conn) as cur:
         _run(cur, templates.lock())
-        owners = {name: owner for name, owner, _ in _find(cur)}
-        if schema not in owners:
-            raise not_installed(schema)
-        if cur.execute("SELECT pg_has_role(%s, 'USAGE')", [owners[schema]]).fetchone() != (True,):
-            raise InstallError(
-                f'the queue in schema "{schema}" belongs to role "{owners[schema]}"',
-                f'connect as "{owners[schema]}", or as a role that is a member of it',
-            )
+        _refuse_strangers(cur, schema)
         _refuse_newer(templates.files, _read_ledger(cur, schema), schema)
+        _revoke_all(cur, schema)
         _drop(cur, schema, created(templates.files))
         remaining = tuple(f"{found.kind} {found.identity}" for found in _objects(cur, schema))
         row = cur.execute(
@@ -303,6 +298,37 @@ def uninstall(conn: _Connection, schema: str = DEFAULT_SCHEMA, *, root: Path | N
         if drop_schema:
             cur.execute(sql.SQL("DROP SCHEMA {}").format(sql.Identifier(schema)))
         return Uninstalled(schema, drop_schema, remaining)
+
+
+def grant(
+    conn: _Connection,
+    role: str,
+    kind: str,
+    schema: str = DEFAULT_SCHEMA,
+    channel_prefix: str | None = None,
+) -> None:
+    """Make a role a "producer", a "consumer" or an "operator" of the queue in `schema`.
+
+    `channel_prefix` is what the channels begin with that a producer is bound to; None, all channels. The SQL
+    function role_grant, which this calls, says more.
+
+    Raises InstallError if there is no such role, kind or queue, or if this role may not grant it.
+    """
+    _call_as_owner(conn, schema, "role_grant", role, kind, channel_prefix)
+
+
+def revoke(conn: _Connection, role: str, kind: str, schema: str = DEFAULT_SCHEMA) -> None:
+    """Take back what `grant` has given; it does no harm if that was nothing. Raises as that does."""
+    _call_as_owner(conn, schema, "role_revoke", role, kind)
+
+
+def _call_as_owner(conn: _Connection, schema: str, function: LiteralString, *arguments: str | None) -> None:
+    with _transaction(conn) as cur:
+        _refuse_strangers(cur, schema)
+        values = sql.SQL(", ").join(sql.Placeholder() * len(arguments))
+        cur.execute(
+            sql.SQL("SELECT {}({})").format(sql.Identifier(check_schema(schema), function), values), arguments
+        )
 
 
 def created(files: Iterable[Template]) -> set[tuple[str, str]]:
@@ -569,6 +595,30 @@ def _newer(
     rows = [*(ledger[version] for version in unknown), *applied.values()]
     found = max((row.package_version for row in rows), key=_order, default=__version__)
     return found if unknown or _order(found) > _order(__version__) else None
+
+
+def _refuse_strangers(cur: _Cursor, schema: str) -> None:
+    """Raise InstallError if there is no queue in `schema`, or if it is not this role's."""
+    owners = {name: owner for name, owner, _ in _find(cur)}
+    if schema not in owners:
+        raise not_installed(schema)
+    if cur.execute("SELECT pg_has_role(%s, 'USAGE')", [owners[schema]]).fetchone() != (True,):
+        raise InstallError(
+            f'the queue in schema "{schema}" belongs to role "{owners[schema]}"',
+            f'connect as "{owners[schema]}", or as a role that is a member of it',
+        )
+
+
+def _revoke_all(cur: _Cursor, schema: str) -> None:
+    """Take back what was granted to roles: the right to use the schema, which may stay, would stay too."""
+    functions = [quote_identifier(schema) + name for name in ("._roles()", ".role_revoke(text, text)")]
+    found = cur.execute("SELECT to_regprocedure(%s), to_regprocedure(%s)", functions).fetchone()
+    if found is None or None in found:
+        return  # the queue is damaged, and goes all the same
+    query = sql.SQL(
+        "SELECT {}(pg_get_userbyid(r.role), r.kind) FROM (SELECT DISTINCT role, kind FROM {}()) AS r"
+    )
+    cur.execute(query.format(sql.Identifier(schema, "role_revoke"), sql.Identifier(schema, "_roles")))
 
 
 def _refuse_newer(files: Iterable[Template], ledger: dict[int, _Row], schema: str) -> None:

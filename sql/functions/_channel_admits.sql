@@ -13,7 +13,7 @@ DECLARE
   v_policy_id bigint;
 BEGIN
   IF NOT {{ schema }}._is_alone(p_call_stack)
-     OR octet_length(current_query()) > 4096 OR current_query() !~* '^\s*select\M' OR current_query() ~* '\m(from|union|values)\M'
+     OR octet_length(current_query()) > 4096 OR current_query() !~* E'^\\s*select\\M' OR current_query() ~* E'\\m(from|union|values)\\M'
      OR current_setting('transaction_isolation') <> 'read committed'
      -- The first in the order tells, as in _place_freed.
      OR COALESCE((SELECT m.dequeue_at <= p_now OR m.timer_at IS NULL FROM {{ schema }}.message m

@@ -18,7 +18,7 @@ BEGIN
   IF NOT FOUND THEN
     -- A longer name than this no role can have.
     RAISE EXCEPTION 'role "%" does not exist', left(role_revoke.role, 64)
-      USING ERRCODE = 'undefined_object', HINT = format('Create it, with  CREATE ROLE %I LOGIN  or correct the name.', left(role_revoke.role, 64));
+      USING ERRCODE = 'undefined_object', HINT = format('Create it with  CREATE ROLE %I LOGIN  or correct the name.', left(role_revoke.role, 64));
   END IF;
   -- One at a time, and not beside an install, which takes this lock too: PostgreSQL refuses to change the rights on a function twice at once.
   PERFORM pg_advisory_xact_lock(hashtextextended({{ schema_literal }}, 0));

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from psycopg.errors import InsufficientPrivilege
 
+from pylonny.cli import main
 from pylonny.migrate import install
-from tests.support.sessions import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pylonny.server import PrivateServer
     from tests.conftest import Connect
 
@@ -46,43 +45,22 @@ def test_psql_prints_what_the_readme_says(server: PrivateServer, connect: Connec
     assert comparable(printed) == comparable(written)
 
 
-@pytest.fixture
-def app(connect: Connect) -> Iterator[str]:
-    """A role that may log in and nothing else; what it is granted in the test's database goes with it."""
-    conn = connect()
-    conn.execute("CREATE ROLE readme_app LOGIN")
-    yield "readme_app"
-    conn.execute("DROP OWNED BY readme_app; DROP ROLE readme_app")
-
-
-def test_the_grants_of_the_readme_are_enough_for_a_worker(connect: Connect, app: str) -> None:
+def test_the_grants_of_the_readme_are_enough(connect: Connect, capsys: pytest.CaptureFixture[str]) -> None:
     owner = connect()
-    grants = re.findall(r"^GRANT .* TO app;$", README, re.MULTILINE)
-    assert len(grants) == 4
-    owner.execute("\n".join(grants).replace(" TO app;", f" TO {app};").encode())
-    worker = connect(user=app)
-    worker.execute("SELECT lonny.channel_policy_set('b', max_concurrency => 1, release_interval_ms => 1)")
-    for channel in ("a", "b", "b", "a"):
-        worker.execute("SELECT lonny.message_create(%s, 'hello', lock_ms => 0)", [channel])
-    worker.execute("SELECT lonny.message_create_many(NULL, '{x}', '{0}', '{1}')")
-    # In turns: without the right to see which lane was served last, each call would begin with the same one.
-    assert len({dequeued(worker)[1] for _ in range(2)}) == 2
-    with worker.transaction():
-        id_, _, num_attempts = dequeued(worker)
-    for query in (
-        "SELECT lonny.message_heartbeat(%s, %s)",
-        "SELECT lonny.message_defer(%s, %s)",
-        "SELECT lonny.message_delete(%s, %s)",
-        "SELECT lonny.message_delete_many(ARRAY [%s]::bigint[], ARRAY [%s]::integer[])",
-    ):
-        worker.execute(query, [id_, num_attempts])
-    worker.execute("SELECT lonny.message_cancel(%s), lonny.message_status(ARRAY [%s::bigint])", [id_, id_])
-    worker.execute("SELECT lonny.channel_policy_clear('b')")
-
-
-def dequeued(conn: Connection) -> tuple[int, str, int]:
-    """Id, channel and num_attempts of a message that is dequeued."""
-    row = conn.execute("SELECT id, channel, num_attempts FROM lonny.message_dequeue()").fetchone()
-    assert row is not None
-    assert row[0] is not None
-    return row
+    commands = re.findall(r"^python -m pylonny ((?:grant|revoke) .*)$", README, re.MULTILINE)
+    assert len(commands) == 4
+    roles = sorted({command.split()[1] for command in commands})
+    owner.execute("".join(f"CREATE ROLE {role} LOGIN;" for role in roles).encode())
+    try:
+        for command in commands:
+            assert main([*command.split(), "--dsn", owner.info.dsn]) == 0, capsys.readouterr().err
+        tenant, worker = connect(user="tenant_1"), connect(user="worker")
+        tenant.execute("SELECT lonny.message_create('tenant-1/a', 'hello', lock_ms => 0)")
+        with pytest.raises(InsufficientPrivilege):
+            tenant.execute("SELECT lonny.message_create('tenant-2/a', 'hello', lock_ms => 0)")
+        with pytest.raises(InsufficientPrivilege):
+            connect(user="shop").execute("SELECT lonny.message_create('a', 'hello', lock_ms => 0)")
+        rows = worker.execute("SELECT channel FROM lonny.message_dequeue()").fetchall()
+        assert rows == [("tenant-1/a",)]
+    finally:
+        owner.execute("".join(f"DROP OWNED BY {role}; DROP ROLE {role};" for role in roles).encode())

@@ -26,6 +26,7 @@ CONSUMER = {
     "message_delete_many",
     "message_defer",
     "message_heartbeat",
+    "_wake_channel",
 }
 OPERATOR = {
     "channel_policy_set",
@@ -59,6 +60,7 @@ CALLS: dict[str, LiteralString] = {
     "repair": "repair()",
     "version_status": "version_status()",
     "_event_channel": "_event_channel()",
+    "_wake_channel": "_wake_channel()",
 }
 
 

@@ -91,7 +91,12 @@ def change(root: Path) -> None:
     )
     _replace(root, create, "(text, bytea, bigint, bigint)", "(text, bytea, bigint, bigint, text)")
     _replace(root, create, "status, channel, content)", "status, channel, content, label)")
-    _replace(root, create, "message_create.content)", "message_create.content, message_create.label)")
+    _replace(
+        root,
+        create,
+        "channel, message_create.content)",
+        "channel, message_create.content, message_create.label)",
+    )
     _replace(
         root,
         "grants.sql",

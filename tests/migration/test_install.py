@@ -17,19 +17,6 @@ from pylonny.templates import Templates
 from tests.migration.conftest import Connector, Rows, add_file, objects
 from tests.support.sessions import Connection
 
-NAMES = [
-    'My "Queue" 1',
-    "it's",
-    "a$function$b",
-    "$do$",
-    "$regclass$",
-    "back\\slash",
-    "{{ schema }}",
-    "a\nb",
-    "%s",
-    "ä" * 31,
-]
-
 
 def ledger(conn: Connection, schema: str = "lonny") -> Rows:
     query = sql.SQL("SELECT version, name, checksum, package_version, applied_at FROM {} ORDER BY version")
@@ -112,18 +99,6 @@ def test_the_wake_channel_stays_until_another_is_given_and_so_does_each_beside_t
     assert (planned.event_channel, planned.wake_channel) == (None, "other")
     assert channels(install(conn, event_channel=None)) == (None, "other")
     assert channels(install(conn, wake_channel=None)) == (None, None)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_any_name_can_be_installed_used_and_uninstalled(conn: Connection, name: str) -> None:
-    before = objects(conn)
-    assert install(conn, name, name).event_channel == name
-    assert install(conn, name).event_channel == name
-    for function in ("message_create('a', 'content', 1000)", "message_dequeue(1)"):
-        conn.execute(sql.SQL("SELECT {}.").format(sql.Identifier(name)) + sql.SQL(function))
-    assert [(found.schema, found.event_channel) for found in status(conn)] == [(name, name)]
-    assert uninstall(conn, name).dropped_schema
-    assert objects(conn) == before
 
 
 def test_a_backslash_means_itself_whatever_the_server_thinks_of_it(conn: Connection) -> None:

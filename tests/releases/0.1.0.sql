@@ -624,7 +624,8 @@ CREATE OR REPLACE FUNCTION "lonny"._consumer()
 RETURNS text[]
 LANGUAGE sql IMMUTABLE
 AS $function$
-  SELECT ARRAY['message_dequeue', 'message_delete', 'message_delete_many', 'message_defer', 'message_heartbeat', 'version_status', '_event_channel']
+  SELECT ARRAY['message_dequeue', 'message_delete', 'message_delete_many', 'message_defer', 'message_heartbeat', 'version_status', '_event_channel',
+               '_wake_channel']
 $function$;
 COMMENT ON FUNCTION "lonny"._consumer() IS
 'The functions that a consumer may call, by name. Who has the right to call this one is a consumer.';
@@ -708,7 +709,7 @@ DECLARE
   v_policy_id bigint;
 BEGIN
   IF NOT "lonny"._is_alone(p_call_stack)
-     OR octet_length(current_query()) > 4096 OR current_query() !~* '^\s*select\M' OR current_query() ~* '\m(from|union|values)\M'
+     OR octet_length(current_query()) > 4096 OR current_query() !~* E'^\\s*select\\M' OR current_query() ~* E'\\m(from|union|values)\\M'
      OR current_setting('transaction_isolation') <> 'read committed'
      -- The first in the order tells, as in _place_freed.
      OR COALESCE((SELECT m.dequeue_at <= p_now OR m.timer_at IS NULL FROM "lonny".message m
@@ -3523,7 +3524,7 @@ BEGIN
   IF NOT FOUND THEN
     -- A longer name than this no role can have.
     RAISE EXCEPTION 'role "%" does not exist', left(role_revoke.role, 64)
-      USING ERRCODE = 'undefined_object', HINT = format('Create it, with  CREATE ROLE %I LOGIN  or correct the name.', left(role_revoke.role, 64));
+      USING ERRCODE = 'undefined_object', HINT = format('Create it with  CREATE ROLE %I LOGIN  or correct the name.', left(role_revoke.role, 64));
   END IF;
   -- One at a time, and not beside an install, which takes this lock too: PostgreSQL refuses to change the rights on a function twice at once.
   PERFORM pg_advisory_xact_lock(hashtextextended('lonny', 0));
@@ -3683,11 +3684,11 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_raise_invalid.sql', 'ba7e6ea088c81a4a30658d01c6bd1518993911596f0e08621b5faadf431044fb', '0.1.0', clock_timestamp()),
   ('functions/_producer.sql', 'd8ae1d11068553eb635d5dba49f6f3fbdbcaee0241549e6f58d75d1cdf2599cf', '0.1.0', clock_timestamp()),
   ('functions/_bound_producer.sql', '700315a214feb59e7152d50ab5875d66e7e721ea4b08e9a4666637904ecc2be9', '0.1.0', clock_timestamp()),
-  ('functions/_consumer.sql', '1d6e70f16eaca632aec4dec8958bc068338ce34d9b131433cb6637009b897822', '0.1.0', clock_timestamp()),
+  ('functions/_consumer.sql', '0d309bd6f2c9dcee612c80173438e04133b0dd71e36b06c6981eca9f8643c88a', '0.1.0', clock_timestamp()),
   ('functions/_operator.sql', 'f3985303b4122f5dc9a1564412b4096e20f83162c9ff8d04aff876c0375d86d0', '0.1.0', clock_timestamp()),
   ('functions/_channels_check.sql', '7af092ddf7d11dd5c5fc362cc7f9f5d0ef43e789f7443a328aa41a4a149936f8', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
-  ('functions/_channel_admits.sql', 'e45a652c7c1dbae0216182f6ea4938dec9d4af85be13fba5223bbedd37f1e222', '0.1.0', clock_timestamp()),
+  ('functions/_channel_admits.sql', 'd62d4778375ebf9076d9bdd75b7e5d64401cbdf0957a4a3193aae2b6330a14b3', '0.1.0', clock_timestamp()),
   ('functions/message_create.sql', '35f8393af121a268c4d5f4a33588b749a5f0e82deb4382e524d827e5540e0daf', '0.1.0', clock_timestamp()),
   ('functions/message_create_many.sql', '6be11f06f0f9ae7a285c233c53239061cc7065a14658bb75e72fdba8c24534d4', '0.1.0', clock_timestamp()),
   ('functions/_channel_survey.sql', '4bb5bc0eca36a3dcb62c73d02548262c454e39084b594f5d9d626d1ce20293b2', '0.1.0', clock_timestamp()),
@@ -3736,7 +3737,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_objects.sql', '2b98a3decee16dbafec75b2642f0822dadb8420d39b7415bb75a5916ddf40b72', '0.1.0', clock_timestamp()),
   ('functions/_roles.sql', '8c77ac6c69007c98ee4df55366a7ee479b31bc4deb709ba9f94acce6dbfbe440', '0.1.0', clock_timestamp()),
   ('functions/_roles_renew.sql', 'b74d4df6e2945693d419e613851b666f4b3aae72901b5efefcec4d970575ccdf', '0.1.0', clock_timestamp()),
-  ('functions/role_revoke.sql', 'bc3159e7b88ccd1d30f92999beaadb8311a316bb50cca09460f37b1bcab60a01', '0.1.0', clock_timestamp()),
+  ('functions/role_revoke.sql', '9d7ae6289ca4e5ac725def857a1f16b8b34dc6743f0d3286c6e0fa7030b0ac9d', '0.1.0', clock_timestamp()),
   ('functions/role_grant.sql', 'cc934f67ad2bcc670c69cd0e11daeaf9cc35ed34e086d04f927860ef9a7b238f', '0.1.0', clock_timestamp()),
   ('grants.sql', 'dc28535b573d8067cae88d9cfd1156faaed758c3a09567b47c1a46251acf5db5', '0.1.0', clock_timestamp());
 

@@ -15,7 +15,7 @@ from pylonny.cli import main
 from pylonny.templates import render_install
 
 PROG = "python -m pylonny"
-COMMANDS = ["install", "uninstall", "status", "check", "render", "bench"]
+COMMANDS = ["install", "uninstall", "status", "grant", "revoke", "check", "render", "bench"]
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +63,10 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["uninstall", "--event-channel", "e"], "unrecognized arguments"),
         (["render", "--dsn", "dbname=x"], "unrecognized arguments"),
         (["status", "--yes"], "unrecognized arguments: --yes"),
+        (["grant", "app"], "the following arguments are required: --as"),
+        (["grant", "--as", "producer"], "the following arguments are required: ROLE"),
+        (["grant", "app", "--as", "owner"], "argument --as: invalid choice: 'owner'"),
+        (["revoke", "app", "--as", "producer", "--channel-prefix", "a"], "unrecognized arguments"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(
@@ -95,7 +99,16 @@ def test_a_bad_connection_string_is_refused_without_repeating_its_password(
 
 
 @pytest.mark.parametrize(
-    "command", [["install"], ["uninstall", "--yes"], ["uninstall"], ["status"], ["check"]]
+    "command",
+    [
+        ["install"],
+        ["uninstall", "--yes"],
+        ["uninstall"],
+        ["status"],
+        ["check"],
+        ["grant", "app", "--as", "producer"],
+        ["revoke", "app", "--as", "producer"],
+    ],
 )
 def test_no_server_is_one_line_and_status_1(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str]
