@@ -35,7 +35,7 @@ DONE = {"MESSAGE_DELETED", "MESSAGE_DEFERRED", "MESSAGE_HEARTBEATED", "MESSAGE_C
 # what comes in meanwhile is the only thing that waits for a place.
 FULL = 4
 POLICIES = [(None, None), (7, None), (7, 10), (FULL, None)]
-FEW_POLICIES = POLICIES[2:]
+FEW_POLICIES = POLICIES[3:]
 # Of the operations those that are least like another one: what make test is content with.
 FEW = ["create", "dequeue a batch", "delete", "defer", "cancel", "pause", "clear"]
 
