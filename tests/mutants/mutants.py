@@ -446,7 +446,7 @@ MUTANTS = [
     ),
     Mutant(
         "delete-beside-new-snapshots",
-        "nothing is lost: a transaction with one snapshot does not see what waits for the place that it frees",
+        "nothing is lost: a transaction of one snapshot does not see what waits for the place it frees",
         "_place_freed",
         "current_setting('transaction_isolation') IN ('repeatable read', 'serializable')",
         "false",
