@@ -18,7 +18,8 @@ class Mutant:
     old: str
     new: str
     first: str = ""
-    """The test most likely to see it: a file of pgtap/ (if not given, the function's own), or a node ID."""
+    """The test most likely to see it: a file of pgtap/ (if not given, the function's own), or a node ID: of
+    integration/, or with its folder."""
 
     def mutate(self, text: str) -> str:
         """The function's text with the edit. Raises ValueError if it does not fit."""
@@ -33,6 +34,8 @@ class Mutant:
     def test(self) -> str:
         """The node ID of the test to run first."""
         name = self.first or self.function
+        if "/" in name:
+            return f"tests/{name}"
         if name.startswith("test_"):
             return f"tests/integration/{name}"
         return f"tests/integration/test_pgtap.py::test_pgtap[{name}-lonny]"
@@ -141,6 +144,14 @@ MUTANTS = [
         "message_create",
         "BETWEEN 1 AND 512",
         "BETWEEN 1 AND 513",
+    ),
+    Mutant(
+        "create-any-size",
+        "what is accepted at create can never make a later dequeue raise: it can be sent",
+        "message_create",
+        "octet_length(message_create.content) > 256000000",
+        "octet_length(message_create.content) > 1256000000",
+        "proof/test_bad_input.py::TestLargeContent",
     ),
     Mutant(
         "create-without-turn",
@@ -432,6 +443,14 @@ MUTANTS = [
         "PERFORM {{ schema }}._place_freed(v_message.lane, v_message.channel);",
         "NULL;",
         "channel_policy_set",
+    ),
+    Mutant(
+        "delete-beside-new-snapshots",
+        "nothing is lost: a transaction of one snapshot does not see what waits for the place it frees",
+        "_place_freed",
+        "current_setting('transaction_isolation') IN ('repeatable read', 'serializable')",
+        "false",
+        "proof/test_isolation_levels.py",
     ),
     Mutant(
         "delete-locks-policy",

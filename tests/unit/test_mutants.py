@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_mutant_is_one_edit_and_its_first_test_is_there(mutant: Mutant) -> None:
     assert mutant.mutate(mutant.original()) != mutant.original()
     assert (ROOT / mutant.test().partition("::")[0]).exists()
-    if not mutant.first.startswith("test_"):
+    if "test_" not in mutant.first:
         assert (ROOT / "pgtap" / f"{mutant.first or mutant.function}.sql").exists()
 
 
