@@ -5,6 +5,8 @@
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
 	$(name) -c 'import sys; print("$(name)" if sys.version_info >= (3, 11) else "")' 2> /dev/null)))
 SCHEMA ?= lonny
+# Processes that run tests, each with a server of its own.
+JOBS ?= auto
 
 BIN := .venv/bin
 APT := sh tests/support/apt-install.sh
@@ -19,7 +21,7 @@ demo: .venv/.embedded ## Push real work through a queue, and check it (KEEP=1: l
 	$(BIN)/python -m pylonny.demo $(if $(KEEP),--keep)
 
 test: .venv/.test .venv/postgresql-15 pgtap plpgsql-check pgbouncer ## Run all tests on a private server (ARGS="-k heartbeat": some of them)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
 proof: .venv/.test pgtap pgbouncer ## Try to break it at length: beside its model, in each isolation level, through a pooler
 	$(BIN)/python -m pytest tests/model tests/proof tests/isolation tests/integration/test_pgbouncer.py --hypothesis-profile=proof $(ARGS)

@@ -26,8 +26,8 @@ def run(*command: str, path: str | None = None) -> subprocess.CompletedProcess[s
     [
         (["demo"], "-m pylonny.demo"),
         (["demo", "KEEP=1"], "-m pylonny.demo --keep"),
-        (["test"], "-m pytest"),
-        (["test", "ARGS=-k heartbeat"], "-m pytest -k heartbeat"),
+        (["test"], "-m pytest --numprocesses auto --dist worksteal"),
+        (["test", "ARGS=-k heartbeat", "JOBS=1"], "-m pytest --numprocesses 1 --dist worksteal -k heartbeat"),
         (["mutants", "ARGS=--only delete-unfenced"], "-m tests.mutants --only delete-unfenced"),
         (["proof"], f"-m pytest {PROOF} --hypothesis-profile=proof"),
         (["soak"], "-m tests.soak --minutes 30"),
