@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from tests.integration.test_consume_processes import KINDS, LOOKING, QUEUE, create, done, worker
+from tests.integration.test_consume_processes import prepare as prepare_worker
 from tests.integration.test_promises import OPERATIONS, do, prepare
 from tests.proof.test_crashes import CHANNELS, POLICIES
 from tests.support.chaos import policy_set
@@ -173,3 +175,22 @@ def test_under_load_with_connections_that_are_cut_all_the_time_nothing_acknowled
     print(f"{proxy.num_cuts} cuts, {created} messages, {delivered} deliveries")
     assert delivered > created
     assert sum(one.num_errors for one in told) > num_cuts // 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_worker_whose_connections_are_cut_does_everything_once(
+    server: PrivateServer, connect: Connect, database: str, kind: str, at_length: bool
+) -> None:
+    conn = connect()
+    prepare_worker(conn)
+    with Proxy(server.root, seed=0) as proxy, worker(kind, proxy.dsn(database)) as process:
+        wait_until(lambda: conn.execute(LOOKING).fetchone() == (1,), "the worker looks for messages")
+        proxy.chance = 0.02
+        ids = create(conn, *["quick"] * (500 if at_length else 40))
+        wait_until(lambda: len(done(conn)) >= len(ids), "all are done", 120.0)
+        proxy.chance = 0.0
+        wait_until(lambda: QUEUE.status(conn, ids) == {}, "all are deleted")
+        assert process.poll() is None
+    # It writes down what it has done in the transaction that deletes the message.
+    assert done(conn) == ids
+    assert proxy.num_cuts > len(ids) // 20

@@ -171,7 +171,7 @@ def soak(minutes: float, seed: int) -> None:
             fleet.listen(max(0.0, second - passed))
             second = int(time.monotonic() - began) + 1
             run.tick(second)
-            if second / 60 - run.sampled[0] >= max(1.0, minutes / 30):
+            if second / 60 - run.sampled[0] >= max(0.5, minutes / 30):
                 with psycopg.connect(dsn, autocommit=True) as conn:
                     run.sample(conn, second / 60)
         finish(run, dsn, proxy, minutes)

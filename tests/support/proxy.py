@@ -54,6 +54,7 @@ class Proxy:
         self._release_after = release_after
         self._next: Cut | None = None
         self._is_cut = threading.Event()
+        self._open: list[_Connection] = []
         self._holes: list[_Connection] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -98,6 +99,8 @@ class Proxy:
 
     async def _end(self) -> None:
         self._server.close()
+        for connection in self._open:
+            connection.reset()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -109,6 +112,7 @@ class Proxy:
             writer.transport.abort()
             return
         connection = _Connection(writer, there[1])
+        self._open.append(connection)
         for where, source, target in (("request", reader, there[1]), ("answer", there[0], writer)):
             task = asyncio.create_task(self._pump(where, source, target, connection))
             self._tasks.add(task)
@@ -161,6 +165,8 @@ class _Connection:
     def reset(self) -> None:
         for writer in self._writers:
             end = writer.get_extra_info("socket")
+            if writer.is_closing():
+                continue
             if end.family == socket.AF_INET:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             writer.transport.abort()
