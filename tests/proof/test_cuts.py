@@ -186,7 +186,7 @@ def test_a_worker_whose_connections_are_cut_does_everything_once(
     with Proxy(server.root, seed=0) as proxy, worker(kind, proxy.dsn(database)) as process:
         wait_until(lambda: conn.execute(LOOKING).fetchone() == (1,), "the worker looks for messages")
         proxy.chance = 0.02
-        ids = create(conn, *["quick"] * (500 if at_length else 40))
+        ids = create(conn, *["quick"] * (200 if at_length else 40))
         wait_until(lambda: len(done(conn)) >= len(ids), "all are done", 120.0)
         proxy.chance = 0.0
         wait_until(lambda: QUEUE.status(conn, ids) == {}, "all are deleted")
