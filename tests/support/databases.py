@@ -27,6 +27,7 @@ SETTINGS = {
     "plpgsql.extra_warnings": "all",
 }
 
+SQL = Path(__file__).parents[2] / "sql"
 _HELPERS = Path(__file__).parents[2] / "pgtap" / "support" / "helpers.sql"
 _MEMORY = Path("/dev/shm")  # noqa: S108 (for mkdtemp)
 _ENOUGH = 2 * 1024**3  # bytes; a container's default is 64 MiB
