@@ -12,7 +12,7 @@ BIN := .venv/bin
 APT := sh tests/support/apt-install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof soak lint bench layer prove mutants render snapshot clean pgtap plpgsql-check pgbouncer pg-prove
+.PHONY: help demo test proof soak lint bench layer prove mutants render snapshot pins pinned clean pgtap plpgsql-check pgbouncer pg-prove
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,19 @@ snapshot: .venv/.embedded ## Write tests/releases/VERSION.sql, the SQL of this r
 	@version=$$($(BIN)/python -c 'import pylonny; print(pylonny.__version__)') && \
 	$(BIN)/python -m pylonny render > tests/releases/$$version.sql.new && \
 	mv tests/releases/$$version.sql.new tests/releases/$$version.sql && echo "tests/releases/$$version.sql"
+
+pins: | $(BIN)/python ## Write requirements.txt anew: the versions of everything that CI installs, with hashes
+	$(BIN)/python -m pip --quiet --disable-pip-version-check install uv
+	@{ echo '# What CI installs: see "make pins", which writes this. No index is named: that is up to who installs.'; \
+	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate; } > requirements.txt.new && \
+	mv requirements.txt.new requirements.txt && echo requirements.txt
+
+pinned: | $(BIN)/python ## Install just these versions, and nothing that has another hash
+	$(BIN)/python -m pip --quiet --disable-pip-version-check install --require-hashes --requirement requirements.txt
+	$(BIN)/python -m pip --quiet --disable-pip-version-check install --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip --disable-pip-version-check check
+	@touch .venv/.embedded .venv/.test .venv/.dev
 
 clean: ## Remove .venv, .bench and what the tools keep
 	rm -rf .venv .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -59,13 +59,19 @@ def test_help_shows_every_target_that_one_may_want() -> None:
         "mutants",
         "render",
         "snapshot",
+        "pins",
+        "pinned",
         "clean",
     }
     assert expected <= set(shown)
 
 
-def test_ci_runs_lint_and_test() -> None:
-    assert (ROOT / ".ci" / "run").read_text().splitlines()[-2:] == ["make lint", "make test"]
+def test_ci_runs_lint_and_test_with_pinned_requirements() -> None:
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-3:] == [
+        "make pinned",
+        "make lint",
+        "make test",
+    ]
 
 
 def test_where_apt_is_not_it_says_what_to_install_and_fails(tmp_path: Path) -> None:
