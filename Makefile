@@ -12,7 +12,7 @@ BIN := .venv/bin
 APT := sh tests/support/apt-install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof soak lint bench layer prove mutants render snapshot pins pinned clean pgtap plpgsql-check pgbouncer pg-prove
+.PHONY: help demo test proof soak lint bench layer prove mutants render snapshot docs ack pins pinned clean pgtap plpgsql-check pgbouncer pg-prove
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,13 @@ snapshot: .venv/.embedded ## Write tests/releases/VERSION.sql, the SQL of this r
 	@version=$$($(BIN)/python -c 'import pylonny; print(pylonny.__version__)') && \
 	$(BIN)/python -m pylonny render > tests/releases/$$version.sql.new && \
 	mv tests/releases/$$version.sql.new tests/releases/$$version.sql && echo "tests/releases/$$version.sql"
+
+docs: .venv/.test ## Write the reference in README.md anew, from the COMMENTs
+	$(BIN)/python -m tests.support.reference
+
+ack: .venv/.test ## Accept the schema as it is now: write tests/expected/schema.sql, whose difference is to be read
+	$(BIN)/python -m tests.support.golden
+	@git diff --stat -- tests/expected || true
 
 pins: | $(BIN)/python ## Write requirements.txt anew: the versions of everything that CI installs, with hashes
 	$(BIN)/python -m pip --quiet --disable-pip-version-check install uv

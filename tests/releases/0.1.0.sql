@@ -3262,7 +3262,7 @@ BEGIN
       AND (c.num_ready + c.num_locked > c.max_concurrency OR c.num_ready > 1 AND c.release_interval_ms > 0)
     LIMIT c_rows);
 
-  -- A dequeue's transaction is to be committed at once. Only a dequeue, or a heartbeat, locks rows before it changes them. Of sessions that the caller may not see nothing is known.
+  -- A dequeue's transaction is to be committed at once. Only a dequeue, or a heartbeat, locks rows before it changes them. Of sessions that the queue's owner may not see nothing is known.
   RETURN QUERY
   SELECT DISTINCT ON (a.pid)
          'TRANSACTION_OPEN', 1, NULL::text, NULL::bigint,
@@ -3283,7 +3283,7 @@ END
 $function$;
 COMMENT ON FUNCTION "lonny".check(bigint) IS
 'What is wrong with the queue: a row for each fault, none when all is well; at most 1000 of a kind.
-It reads each table as a whole, once or twice (about a second for a million messages), and locks nothing that anyone waits for. Of the promises in the design it verifies those that a snapshot can show. max_open_ms: for how many milliseconds a transaction that has dequeued may be open; to find them takes a role that may see other sessions (pg_read_all_stats). Errors: 22004, 22023.';
+It reads each table as a whole, once or twice (about a second for a million messages), and locks nothing that anyone waits for. Of the promises in the design it verifies those that a snapshot can show. max_open_ms: for how many milliseconds a transaction that has dequeued may be open; to find them the owner of the queue has to be a role that may see other sessions (pg_read_all_stats). Errors: 22004, 22023.';
 
 CREATE OR REPLACE FUNCTION "lonny".repair()
 RETURNS SETOF "lonny".fault
@@ -3731,7 +3731,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/message_explain.sql', 'd56f17c77aade0f1d78881a162f19888952c72d8dc0fb73899980d13f19db68e', '0.1.0', clock_timestamp()),
   ('functions/channel_explain.sql', '981004354220637eedcfff47d1402e8ce2f70f984f0d3f110ba07942de69fb3a', '0.1.0', clock_timestamp()),
   ('functions/_schema_missing.sql', '7aec0e7f33bd866f6522f7f13a68b325c8c095f8ddbbdfc9a624333858828fff', '0.1.0', clock_timestamp()),
-  ('functions/check.sql', 'b9d18f1ae8a0047c08904e5083f18f12970e51faf39915840267e10cb0b8cdd2', '0.1.0', clock_timestamp()),
+  ('functions/check.sql', 'e15b4330033e63623a95b9336572a62fd8fc6d1477d94ac35bc59fd3dde0508e', '0.1.0', clock_timestamp()),
   ('functions/repair.sql', 'e65b82bd27a315f4cac3f6fba6349746318c465f464f1a2bcba2809c289431da', '0.1.0', clock_timestamp()),
   ('functions/version_status.sql', '62f7bbb4abb01e029199e35b18ac1f3e89fa140d55672832c28c72741a1605e2', '0.1.0', clock_timestamp()),
   ('functions/_objects.sql', '2b98a3decee16dbafec75b2642f0822dadb8420d39b7415bb75a5916ddf40b72', '0.1.0', clock_timestamp()),

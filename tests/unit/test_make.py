@@ -59,6 +59,8 @@ def test_help_shows_every_target_that_one_may_want() -> None:
         "mutants",
         "render",
         "snapshot",
+        "docs",
+        "ack",
         "pins",
         "pinned",
         "clean",

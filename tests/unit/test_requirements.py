@@ -34,6 +34,5 @@ def test_all_that_the_project_asks_for_is_there() -> None:
     for requirement in map(Requirement, asked):
         name = canonicalize_name(requirement.name)
         if name != "pylonny":
-            assert name in pinned and requirement.specifier.contains(pinned[name]), (
-                f"{requirement}: make pins"
-            )
+            assert name in pinned, f"{requirement}: make pins"
+            assert requirement.specifier.contains(pinned[name]), f"{requirement}: make pins"
