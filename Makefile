@@ -12,7 +12,7 @@ BIN := .venv/bin
 APT := sh tests/support/apt-install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof soak lint bench layer prove mutants render snapshot docs ack pins pinned clean pgtap plpgsql-check pgbouncer pg-prove
+.PHONY: help demo test proof soak coverage lint bench layer prove mutants render snapshot docs ack pins pinned clean pgtap plpgsql-check pgbouncer pg-prove
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,16 @@ proof: .venv/.test pgtap pgbouncer ## Try to break it at length: beside its mode
 
 soak: .venv/.test ## Everything at once, with crashes, for so long: MINUTES=30
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) $(ARGS)
+
+# Those that show the PL/pgSQL at work, each refusal once; on Debian's server, for which there is plpgsql_check.
+COVERING := $(addprefix tests/integration/test_,$(addsuffix .py,pgtap roles events wake_ups check generations \
+	message_dequeue admission attacks)) tests/migration/test_roles.py \
+	tests/proof/test_bad_input.py::TestLargeContent::test_more_than_can_be_delivered_is_refused
+
+coverage: .venv/.test pgtap plpgsql-check ## See which statements of the PL/pgSQL the tests execute; 95 % are needed
+	PYLONNY_PG_BIN=$$(dirname "$$(ls /usr/lib/postgresql/*/lib/plpgsql_check.so | sort -V | tail -1)")/../bin \
+	$(BIN)/python -m pytest -p tests.support.coverage --hypothesis-profile=proof -k 'not (test_pgtap and My)' \
+		$(COVERING) $(ARGS)
 
 lint: .venv/.dev ## Check format, style and types
 	$(BIN)/ruff format --check .

@@ -60,6 +60,7 @@ def test_help_shows_every_target_that_one_may_want() -> None:
         "render",
         "snapshot",
         "docs",
+        "coverage",
         "ack",
         "pins",
         "pinned",
@@ -68,11 +69,12 @@ def test_help_shows_every_target_that_one_may_want() -> None:
     assert expected <= set(shown)
 
 
-def test_ci_runs_lint_and_test_with_pinned_requirements() -> None:
-    assert (ROOT / ".ci" / "run").read_text().splitlines()[-3:] == [
+def test_ci_runs_lint_test_and_coverage_with_pinned_requirements() -> None:
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-4:] == [
         "make pinned",
         "make lint",
         "make test",
+        "make coverage",
     ]
 
 
