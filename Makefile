@@ -12,10 +12,10 @@ BIN := .venv/bin
 APT := sh tests/support/apt-install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof soak coverage lint bench layer prove mutants render snapshot docs ack pins pinned clean pgtap plpgsql-check pgbouncer pg-prove
+.PHONY: help demo test test-all proof soak coverage lint bench layer prove mutants render snapshot docs ack pins pinned clean pgtap plpgsql-check pgbouncer pg-prove
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.embedded ## Push real work through a queue, and check it (KEEP=1: leave the server up)
 	$(BIN)/python -m pylonny.demo $(if $(KEEP),--keep)
@@ -28,6 +28,15 @@ proof: .venv/.test pgtap pgbouncer ## Try to break it at length: beside its mode
 
 soak: .venv/.test ## Everything at once, with crashes, for so long: MINUTES=30
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) $(ARGS)
+
+VERSIONS ?= 15 16 17 18
+
+test-all: $(VERSIONS:%=.venv/postgresql-%) .venv/.test pgtap plpgsql-check pgbouncer ## The same on each supported version of PostgreSQL (VERSIONS="16 17")
+	@for version in $(VERSIONS); do \
+		echo "PostgreSQL $$version"; \
+		PYLONNY_PG_BIN=$(CURDIR)/.venv/postgresql-$$version/bin \
+			$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS) || failed="$$failed $$version"; \
+	done; [ -z "$$failed" ] || { echo "failed on:$$failed" >&2; exit 1; }
 
 # Those that show the PL/pgSQL at work, each refusal once; on Debian's server, for which there is plpgsql_check.
 COVERING := $(addprefix tests/integration/test_,$(addsuffix .py,pgtap roles events wake_ups check generations \

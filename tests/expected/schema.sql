@@ -388,12 +388,6 @@ CREATE FUNCTION lonny._event_notify(p_type text, p_id bigint, p_channel text, p_
 
 COMMENT ON FUNCTION lonny._event_notify(p_type text, p_id bigint, p_channel text, p_delay_ms bigint) IS 'Sends an event; what is NULL is left out. Delivered when, and only if, the transaction commits.';
 
-CREATE FUNCTION lonny._generations_are_walked(p_at timestamp with time zone, p_late interval) RETURNS boolean
-    LANGUAGE sql STABLE
-    AS ...;
-
-COMMENT ON FUNCTION lonny._generations_are_walked(p_at timestamp with time zone, p_late interval) IS 'Whether the next walk of the generations is not overdue at p_at by more than p_late.';
-
 CREATE FUNCTION lonny._generations_walk() RETURNS void
     LANGUAGE plpgsql
     AS ...;
@@ -598,6 +592,12 @@ CREATE FUNCTION lonny._wakes_next(p_served bigint, p_last bigint, p_limit intege
 
 COMMENT ON FUNCTION lonny._wakes_next(p_served bigint, p_last bigint, p_limit integer) IS 'The next lanes that have due wakes, in rotation after p_served and up to p_last (the same: all the way round), at most p_limit, each with one of its channels.';
 
+CREATE FUNCTION lonny._walk_is_in_time(p_at timestamp with time zone, p_late interval) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS ...;
+
+COMMENT ON FUNCTION lonny._walk_is_in_time(p_at timestamp with time zone, p_late interval) IS 'Whether the next walk of the generations is overdue at p_at by p_late at most. False before the first one is over.';
+
 CREATE FUNCTION lonny.channel_explain(channel text) RETURNS lonny.channel_explanation
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -798,7 +798,7 @@ CREATE UNLOGGED SEQUENCE lonny.generation
     NO MAXVALUE
     CACHE 1;
 
-COMMENT ON SEQUENCE lonny.generation IS 'The sum of the two generations in use: what becomes ready gets the younger, what is ready has the one or the other (the same, if even). 0 or less: none is in use.';
+COMMENT ON SEQUENCE lonny.generation IS 'The sum of the two generations in use: what becomes ready gets the younger, what is ready has the one or the other. 2: only 1 is in use, 3: 1 and 2, 4: only 2. 0 or less: none is, -4: those up to 2 were.';
 
 CREATE UNLOGGED SEQUENCE lonny.generation_walk
     START WITH 0
@@ -807,7 +807,7 @@ CREATE UNLOGGED SEQUENCE lonny.generation_walk
     NO MAXVALUE
     CACHE 1;
 
-COMMENT ON SEQUENCE lonny.generation_walk IS 'When to look for what is ready in neither generation, in microseconds since 1970; 0: never, none is in use.';
+COMMENT ON SEQUENCE lonny.generation_walk IS 'When to look for what is ready in neither generation, in microseconds since 1970; 0: never, none is in use; 1: at once, and before the first look is over nobody searches by generations.';
 
 CREATE TABLE lonny.message (
     id bigint NOT NULL,
@@ -827,7 +827,7 @@ CREATE TABLE lonny.message (
     state bytea,
     CONSTRAINT message_channel_check CHECK (((channel IS NULL) = (lane = 0)))
 )
-WITH (vacuum_truncate='false');
+WITH (vacuum_truncate='false', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_scale_factor='0.01');
 
 COMMENT ON TABLE lonny.message IS 'The messages, one row each. Read it as you like; change it only through the functions.';
 
@@ -1103,8 +1103,6 @@ REVOKE ALL ON FUNCTION lonny._event_channel() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION lonny._event_notify(p_type text, p_id bigint, p_channel text, p_delay_ms bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION lonny._generations_are_walked(p_at timestamp with time zone, p_late interval) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION lonny._generations_walk() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION lonny._is_alone(p_call_stack text) FROM PUBLIC;
@@ -1170,6 +1168,8 @@ REVOKE ALL ON FUNCTION lonny._turns_due(p_after bigint, p_last bigint, p_window 
 REVOKE ALL ON FUNCTION lonny._wake_channel() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION lonny._wakes_next(p_served bigint, p_last bigint, p_limit integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION lonny._walk_is_in_time(p_at timestamp with time zone, p_late interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION lonny.channel_explain(channel text) FROM PUBLIC;
 
