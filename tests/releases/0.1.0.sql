@@ -3416,7 +3416,8 @@ WITH schema AS (
   SELECT r.kind, r.relname, '',
          ARRAY[r.relpersistence::text, r.relreplident::text, r.relrowsecurity::text,
                (SELECT string_agg(o.option, ',' ORDER BY o.option) FROM unnest(r.reloptions) AS o (option) WHERE o.option NOT LIKE 'autovacuum%'),
-               CASE WHEN r.relkind = 'v' THEN pg_get_viewdef(r.oid) END,
+               -- Without the aliases before columns, which PostgreSQL 15 prints, and 16 where they are needed.
+               CASE WHEN r.relkind = 'v' THEN regexp_replace(pg_get_viewdef(r.oid), E'\\m[a-z]\\.', '', 'g') END,
                obj_description(CASE WHEN r.relkind = 'c' THEN r.reltype ELSE r.oid END, CASE WHEN r.relkind = 'c' THEN 'pg_type' ELSE 'pg_class' END),
                s.seqtypid::regtype::text, s.seqmin::text, s.seqmax::text, s.seqincrement::text, s.seqcycle::text]
     FROM relation r LEFT JOIN pg_sequence s ON s.seqrelid = r.oid
@@ -3734,7 +3735,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/check.sql', 'e15b4330033e63623a95b9336572a62fd8fc6d1477d94ac35bc59fd3dde0508e', '0.1.0', clock_timestamp()),
   ('functions/repair.sql', 'e65b82bd27a315f4cac3f6fba6349746318c465f464f1a2bcba2809c289431da', '0.1.0', clock_timestamp()),
   ('functions/version_status.sql', '62f7bbb4abb01e029199e35b18ac1f3e89fa140d55672832c28c72741a1605e2', '0.1.0', clock_timestamp()),
-  ('functions/_objects.sql', '2b98a3decee16dbafec75b2642f0822dadb8420d39b7415bb75a5916ddf40b72', '0.1.0', clock_timestamp()),
+  ('functions/_objects.sql', '385e065c4599136798efd326262116cc9f6f32ece7a72253c53e7fd58049d3a7', '0.1.0', clock_timestamp()),
   ('functions/_roles.sql', '8c77ac6c69007c98ee4df55366a7ee479b31bc4deb709ba9f94acce6dbfbe440', '0.1.0', clock_timestamp()),
   ('functions/_roles_renew.sql', 'b74d4df6e2945693d419e613851b666f4b3aae72901b5efefcec4d970575ccdf', '0.1.0', clock_timestamp()),
   ('functions/role_revoke.sql', '9d7ae6289ca4e5ac725def857a1f16b8b34dc6743f0d3286c6e0fa7030b0ac9d', '0.1.0', clock_timestamp()),
