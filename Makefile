@@ -12,10 +12,10 @@ BIN := .venv/bin
 APT := sh tests/support/apt-install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof soak lint bench layer prove mutants render snapshot clean pgtap plpgsql-check pgbouncer pg-prove
+.PHONY: help demo test test-all proof soak coverage lint bench layer prove mutants render snapshot docs ack pins pinned clean pgtap plpgsql-check pgbouncer pg-prove
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.embedded ## Push real work through a queue, and check it (KEEP=1: leave the server up)
 	$(BIN)/python -m pylonny.demo $(if $(KEEP),--keep)
@@ -28,6 +28,25 @@ proof: .venv/.test pgtap pgbouncer ## Try to break it at length: beside its mode
 
 soak: .venv/.test ## Everything at once, with crashes, for so long: MINUTES=30
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) $(ARGS)
+
+VERSIONS ?= 15 16 17 18
+
+test-all: $(VERSIONS:%=.venv/postgresql-%) .venv/.test pgtap plpgsql-check pgbouncer ## The same on each supported version of PostgreSQL (VERSIONS="16 17")
+	@for version in $(VERSIONS); do \
+		echo "PostgreSQL $$version"; \
+		PYLONNY_PG_BIN=$(CURDIR)/.venv/postgresql-$$version/bin \
+			$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS) || failed="$$failed $$version"; \
+	done; [ -z "$$failed" ] || { echo "failed on:$$failed" >&2; exit 1; }
+
+# Those that show the PL/pgSQL at work, each refusal once; on Debian's server, for which there is plpgsql_check.
+COVERING := $(addprefix tests/integration/test_,$(addsuffix .py,pgtap roles events wake_ups check generations \
+	message_dequeue admission attacks)) tests/migration/test_roles.py \
+	tests/proof/test_bad_input.py::TestLargeContent::test_more_than_can_be_delivered_is_refused
+
+coverage: .venv/.test pgtap plpgsql-check ## See which statements of the PL/pgSQL the tests execute; 95 % are needed
+	PYLONNY_PG_BIN=$$(dirname "$$(ls /usr/lib/postgresql/*/lib/plpgsql_check.so | sort -V | tail -1)")/../bin \
+	$(BIN)/python -m pytest -p tests.support.coverage --hypothesis-profile=proof -k 'not (test_pgtap and My)' \
+		$(COVERING) $(ARGS)
 
 lint: .venv/.dev ## Check format, style and types
 	$(BIN)/ruff format --check .
@@ -54,6 +73,26 @@ snapshot: .venv/.embedded ## Write tests/releases/VERSION.sql, the SQL of this r
 	@version=$$($(BIN)/python -c 'import pylonny; print(pylonny.__version__)') && \
 	$(BIN)/python -m pylonny render > tests/releases/$$version.sql.new && \
 	mv tests/releases/$$version.sql.new tests/releases/$$version.sql && echo "tests/releases/$$version.sql"
+
+docs: .venv/.test ## Write the reference in README.md anew, from the COMMENTs
+	$(BIN)/python -m tests.support.reference
+
+ack: .venv/.test ## Accept the schema as it is now: write tests/expected/schema.sql, whose difference is to be read
+	$(BIN)/python -m tests.support.golden
+	@git diff --stat -- tests/expected || true
+
+pins: | $(BIN)/python ## Write requirements.txt anew: the versions of everything that CI installs, with hashes
+	$(BIN)/python -m pip --quiet --disable-pip-version-check install uv
+	@{ echo '# What CI installs: see "make pins", which writes this. No index is named: that is up to who installs.'; \
+	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate; } > requirements.txt.new && \
+	mv requirements.txt.new requirements.txt && echo requirements.txt
+
+pinned: | $(BIN)/python ## Install just these versions, and nothing that has another hash
+	$(BIN)/python -m pip --quiet --disable-pip-version-check install --require-hashes --requirement requirements.txt
+	$(BIN)/python -m pip --quiet --disable-pip-version-check install --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip --disable-pip-version-check check
+	@touch .venv/.embedded .venv/.test .venv/.dev
 
 clean: ## Remove .venv, .bench and what the tools keep
 	rm -rf .venv .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

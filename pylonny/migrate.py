@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
+from importlib.resources.abc import Traversable
 from typing import Any, Final, Literal, LiteralString, NamedTuple, cast
 
 import psycopg
@@ -138,7 +138,7 @@ def install(
     schema: str = DEFAULT_SCHEMA,
     event_channel: str | Keep | None = KEEP,
     *,
-    root: Path | None = None,
+    root: Traversable | None = None,
     to: int | None = None,
     lock_timeout_ms: int = LOCK_TIMEOUT_MS,
     attempts: int = ATTEMPTS,
@@ -174,7 +174,7 @@ def _install(
     conn: _Connection,
     schema: str,
     channels: _Channels,
-    root: Path | None,
+    root: Traversable | None,
     to: int | None,
     lock_timeout_ms: int,
 ) -> Installed:
@@ -207,7 +207,7 @@ def plan(
     schema: str = DEFAULT_SCHEMA,
     event_channel: str | Keep | None = KEEP,
     *,
-    root: Path | None = None,
+    root: Traversable | None = None,
     to: int | None = None,
     wake_channel: str | Keep | None = KEEP,
 ) -> Plan:
@@ -227,7 +227,7 @@ class _Channels(NamedTuple):
     event: str | Keep | None
     wake: str | Keep | None
 
-    def templates(self, schema: str, root: Path | None) -> Templates:
+    def templates(self, schema: str, root: Traversable | None) -> Templates:
         """The templates, without what is to be kept. Raises InvalidNameError."""
         event, wake = (None if name is KEEP else name for name in self)
         return Templates(schema, event, root, wake_channel=wake)
@@ -273,7 +273,9 @@ def _plan(cur: _Cursor, templates: Templates, channels: _Channels, to: int | Non
     )
 
 
-def uninstall(conn: _Connection, schema: str = DEFAULT_SCHEMA, *, root: Path | None = None) -> Uninstalled:
+def uninstall(
+    conn: _Connection, schema: str = DEFAULT_SCHEMA, *, root: Traversable | None = None
+) -> Uninstalled:
     """Drop the queue in `schema`, messages and all; the schema too, if install created it and it is empty.
 
     Nothing of anybody else's is dropped: what lives in the schema stays and keeps the schema; what depends on
@@ -348,7 +350,7 @@ def check_installed(conn: _Connection, schema: str) -> None:
             raise not_installed(schema)
 
 
-def status(conn: _Connection, *, root: Path | None = None) -> list[Installation]:
+def status(conn: _Connection, *, root: Traversable | None = None) -> list[Installation]:
     """Every queue that is installed in the database, in the order of the schemas' names.
 
     What it says of pending migrations and of drift is what the templates of this package, or those in the

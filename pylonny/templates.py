@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -206,13 +208,13 @@ SELECT o.kind, o.name, o.part, o.checksum
 """
 
 
-def find() -> Path:
+def find() -> Traversable:
     """The folder of the templates: the package's own, or that of the checkout that it is run from.
 
-    Raises Error if it is in neither place.
+    It is a Path, unless the package is imported from a zip. Raises Error if it is in neither place.
     """
-    package = Path(__file__).resolve().parent
-    for folder in (package / "sql", package.parent / "sql"):
+    checkout = Path(__file__).resolve().parents[1]
+    for folder in (files("pylonny") / "sql", checkout / "sql"):
         if (folder / CONTENTS).is_file():
             return folder
     raise Error("the SQL templates are missing from this installation of pylonny", "install it again")
@@ -221,7 +223,8 @@ def find() -> Path:
 @cache
 def latest_migration() -> int:
     """The version that this package installs: the number of its last migration."""
-    return max(int(file.name[:4]) for file in (find() / "migrations").glob("*.sql"))
+    names = (file.name for file in (find() / "migrations").iterdir())
+    return max(int(name[:4]) for name in names if name.endswith(".sql"))
 
 
 def quote_identifier(name: str) -> str:
@@ -305,7 +308,7 @@ class Templates:
         self,
         schema: str = DEFAULT_SCHEMA,
         event_channel: str | None = None,
-        root: Path | None = None,
+        root: Traversable | None = None,
         *,
         wake_channel: str | None = None,
     ) -> None:
@@ -466,7 +469,7 @@ def _split(script: str) -> list[str]:
 def render_install(
     schema: str = DEFAULT_SCHEMA,
     event_channel: str | None = None,
-    root: Path | None = None,
+    root: Traversable | None = None,
     from_version: int | None = None,
     *,
     wake_channel: str | None = None,

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from tests.support.databases import PgtapNotFoundError, create_template, private_server
+from tests.support.databases import PgtapNotFoundError, before_drop, create_template, private_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,6 +109,8 @@ def database(server: PrivateServer, template: str) -> Iterator[str]:
     with psycopg.connect(server.dsn(), autocommit=True) as conn:
         conn.execute(sql.SQL("CREATE DATABASE {name} TEMPLATE {template}").format(**names))
         yield server.dsn(name)
+        for look in before_drop:
+            look(server.dsn(name))
         conn.execute(sql.SQL("DROP DATABASE {name} WITH (FORCE)").format(**names))
 
 

@@ -14,7 +14,8 @@ WITH schema AS (
   SELECT r.kind, r.relname, '',
          ARRAY[r.relpersistence::text, r.relreplident::text, r.relrowsecurity::text,
                (SELECT string_agg(o.option, ',' ORDER BY o.option) FROM unnest(r.reloptions) AS o (option) WHERE o.option NOT LIKE 'autovacuum%'),
-               CASE WHEN r.relkind = 'v' THEN pg_get_viewdef(r.oid) END,
+               -- Without the aliases before columns, which PostgreSQL 15 prints, and 16 where they are needed.
+               CASE WHEN r.relkind = 'v' THEN regexp_replace(pg_get_viewdef(r.oid), E'\\m[a-z]\\.', '', 'g') END,
                obj_description(CASE WHEN r.relkind = 'c' THEN r.reltype ELSE r.oid END, CASE WHEN r.relkind = 'c' THEN 'pg_type' ELSE 'pg_class' END),
                s.seqtypid::regtype::text, s.seqmin::text, s.seqmax::text, s.seqincrement::text, s.seqcycle::text]
     FROM relation r LEFT JOIN pg_sequence s ON s.seqrelid = r.oid

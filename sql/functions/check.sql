@@ -91,7 +91,7 @@ BEGIN
       AND (c.num_ready + c.num_locked > c.max_concurrency OR c.num_ready > 1 AND c.release_interval_ms > 0)
     LIMIT c_rows);
 
-  -- A dequeue's transaction is to be committed at once. Only a dequeue, or a heartbeat, locks rows before it changes them. Of sessions that the caller may not see nothing is known.
+  -- A dequeue's transaction is to be committed at once. Only a dequeue, or a heartbeat, locks rows before it changes them. Of sessions that the queue's owner may not see nothing is known.
   RETURN QUERY
   SELECT DISTINCT ON (a.pid)
          'TRANSACTION_OPEN', 1, NULL::text, NULL::bigint,
@@ -112,4 +112,4 @@ END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.check(bigint) IS
 'What is wrong with the queue: a row for each fault, none when all is well; at most 1000 of a kind.
-It reads each table as a whole, once or twice (about a second for a million messages), and locks nothing that anyone waits for. Of the promises in the design it verifies those that a snapshot can show. max_open_ms: for how many milliseconds a transaction that has dequeued may be open; to find them takes a role that may see other sessions (pg_read_all_stats). Errors: 22004, 22023.';
+It reads each table as a whole, once or twice (about a second for a million messages), and locks nothing that anyone waits for. Of the promises in the design it verifies those that a snapshot can show. max_open_ms: for how many milliseconds a transaction that has dequeued may be open; to find them the owner of the queue has to be a role that may see other sessions (pg_read_all_stats). Errors: 22004, 22023.';

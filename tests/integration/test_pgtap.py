@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pylonny.templates import find
 from tests.support import pgtap
-from tests.support.databases import SCHEMAS
+from tests.support.databases import SCHEMAS, SQL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +21,7 @@ _NAMES = [file.stem for file in pgtap.FILES]
 
 
 def test_every_public_function_has_its_file() -> None:
-    functions = {path.stem for path in (find() / "functions").glob("[!_]*.sql")}
+    functions = {path.stem for path in (SQL / "functions").glob("[!_]*.sql")}
     assert len(functions) == 18
     assert functions <= set(_NAMES)
 

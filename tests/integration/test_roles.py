@@ -240,6 +240,16 @@ def test_a_prefix_binds_who_has_logged_in_and_not_who_one_becomes(
     assert not create(conn, "theirs")
 
 
+def test_a_bound_producer_creates_many_in_its_channels_only(
+    connect: Connect, make_role: Callable[..., str]
+) -> None:
+    conn = connect(user=make_role("producer", prefix="mine/"))
+    statement = sql.SQL("SELECT lonny.message_create_many({}::text[], '{{x,y}}', '{{0}}')")
+    assert allowed(conn, statement.format("{mine/1,mine/2}"))
+    for channels in ("{mine/1,theirs}", "{mine/1,NULL}", None):
+        assert not allowed(conn, statement.format(channels))
+
+
 def test_a_bound_producer_that_has_lost_its_prefix_creates_nothing(
     connect: Connect, make_role: Callable[..., str]
 ) -> None:

@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from pylonny.server import PrivateServer
-from pylonny.templates import find
+from tests.support.databases import SQL, before_drop
 from tests.support.sessions import Connection
 
 _numbers = itertools.count(1)
@@ -37,6 +37,8 @@ def make_database(server: PrivateServer) -> Iterator[Callable[[], str]]:
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
         yield make
         for name in names:
+            for look in before_drop:
+                look(server.dsn(name))
             admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
@@ -80,7 +82,7 @@ def role(conn: Connection) -> Iterator[str]:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A copy of the templates, for the test to change."""
-    return Path(shutil.copytree(find(), tmp_path / "sql"))
+    return Path(shutil.copytree(SQL, tmp_path / "sql"))
 
 
 def add_file(root: Path, path: str, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pylonny.templates import find
+from tests.support.databases import SQL
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Mutant:
 
     def original(self) -> str:
         """The function's text as it is."""
-        return (find() / "functions" / f"{self.function}.sql").read_text(encoding="utf-8")
+        return (SQL / "functions" / f"{self.function}.sql").read_text(encoding="utf-8")
 
     def test(self) -> str:
         """The node ID of the test to run first."""

@@ -3262,7 +3262,7 @@ BEGIN
       AND (c.num_ready + c.num_locked > c.max_concurrency OR c.num_ready > 1 AND c.release_interval_ms > 0)
     LIMIT c_rows);
 
-  -- A dequeue's transaction is to be committed at once. Only a dequeue, or a heartbeat, locks rows before it changes them. Of sessions that the caller may not see nothing is known.
+  -- A dequeue's transaction is to be committed at once. Only a dequeue, or a heartbeat, locks rows before it changes them. Of sessions that the queue's owner may not see nothing is known.
   RETURN QUERY
   SELECT DISTINCT ON (a.pid)
          'TRANSACTION_OPEN', 1, NULL::text, NULL::bigint,
@@ -3283,7 +3283,7 @@ END
 $function$;
 COMMENT ON FUNCTION "lonny".check(bigint) IS
 'What is wrong with the queue: a row for each fault, none when all is well; at most 1000 of a kind.
-It reads each table as a whole, once or twice (about a second for a million messages), and locks nothing that anyone waits for. Of the promises in the design it verifies those that a snapshot can show. max_open_ms: for how many milliseconds a transaction that has dequeued may be open; to find them takes a role that may see other sessions (pg_read_all_stats). Errors: 22004, 22023.';
+It reads each table as a whole, once or twice (about a second for a million messages), and locks nothing that anyone waits for. Of the promises in the design it verifies those that a snapshot can show. max_open_ms: for how many milliseconds a transaction that has dequeued may be open; to find them the owner of the queue has to be a role that may see other sessions (pg_read_all_stats). Errors: 22004, 22023.';
 
 CREATE OR REPLACE FUNCTION "lonny".repair()
 RETURNS SETOF "lonny".fault
@@ -3416,7 +3416,8 @@ WITH schema AS (
   SELECT r.kind, r.relname, '',
          ARRAY[r.relpersistence::text, r.relreplident::text, r.relrowsecurity::text,
                (SELECT string_agg(o.option, ',' ORDER BY o.option) FROM unnest(r.reloptions) AS o (option) WHERE o.option NOT LIKE 'autovacuum%'),
-               CASE WHEN r.relkind = 'v' THEN pg_get_viewdef(r.oid) END,
+               -- Without the aliases before columns, which PostgreSQL 15 prints, and 16 where they are needed.
+               CASE WHEN r.relkind = 'v' THEN regexp_replace(pg_get_viewdef(r.oid), E'\\m[a-z]\\.', '', 'g') END,
                obj_description(CASE WHEN r.relkind = 'c' THEN r.reltype ELSE r.oid END, CASE WHEN r.relkind = 'c' THEN 'pg_type' ELSE 'pg_class' END),
                s.seqtypid::regtype::text, s.seqmin::text, s.seqmax::text, s.seqincrement::text, s.seqcycle::text]
     FROM relation r LEFT JOIN pg_sequence s ON s.seqrelid = r.oid
@@ -3731,10 +3732,10 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/message_explain.sql', 'd56f17c77aade0f1d78881a162f19888952c72d8dc0fb73899980d13f19db68e', '0.1.0', clock_timestamp()),
   ('functions/channel_explain.sql', '981004354220637eedcfff47d1402e8ce2f70f984f0d3f110ba07942de69fb3a', '0.1.0', clock_timestamp()),
   ('functions/_schema_missing.sql', '7aec0e7f33bd866f6522f7f13a68b325c8c095f8ddbbdfc9a624333858828fff', '0.1.0', clock_timestamp()),
-  ('functions/check.sql', 'b9d18f1ae8a0047c08904e5083f18f12970e51faf39915840267e10cb0b8cdd2', '0.1.0', clock_timestamp()),
+  ('functions/check.sql', 'e15b4330033e63623a95b9336572a62fd8fc6d1477d94ac35bc59fd3dde0508e', '0.1.0', clock_timestamp()),
   ('functions/repair.sql', 'e65b82bd27a315f4cac3f6fba6349746318c465f464f1a2bcba2809c289431da', '0.1.0', clock_timestamp()),
   ('functions/version_status.sql', '62f7bbb4abb01e029199e35b18ac1f3e89fa140d55672832c28c72741a1605e2', '0.1.0', clock_timestamp()),
-  ('functions/_objects.sql', '2b98a3decee16dbafec75b2642f0822dadb8420d39b7415bb75a5916ddf40b72', '0.1.0', clock_timestamp()),
+  ('functions/_objects.sql', '385e065c4599136798efd326262116cc9f6f32ece7a72253c53e7fd58049d3a7', '0.1.0', clock_timestamp()),
   ('functions/_roles.sql', '8c77ac6c69007c98ee4df55366a7ee479b31bc4deb709ba9f94acce6dbfbe440', '0.1.0', clock_timestamp()),
   ('functions/_roles_renew.sql', 'b74d4df6e2945693d419e613851b666f4b3aae72901b5efefcec4d970575ccdf', '0.1.0', clock_timestamp()),
   ('functions/role_revoke.sql', '9d7ae6289ca4e5ac725def857a1f16b8b34dc6743f0d3286c6e0fa7030b0ac9d', '0.1.0', clock_timestamp()),

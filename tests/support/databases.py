@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,9 +28,14 @@ SETTINGS = {
     "plpgsql.extra_warnings": "all",
 }
 
+SQL = Path(__file__).parents[2] / "sql"
 _HELPERS = Path(__file__).parents[2] / "pgtap" / "support" / "helpers.sql"
 _MEMORY = Path("/dev/shm")  # noqa: S108 (for mkdtemp)
 _ENOUGH = 2 * 1024**3  # bytes; a container's default is 64 MiB
+
+
+# Called with the DSN of each database of a test when its connections are closed, before it is dropped.
+before_drop: list[Callable[[str], None]] = []
 
 
 class PgtapNotFoundError(Exception):

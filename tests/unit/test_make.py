@@ -46,7 +46,7 @@ def test_a_target_ends_in_its_command(arguments: list[str], command: str) -> Non
 
 
 def test_help_shows_every_target_that_one_may_want() -> None:
-    shown = re.findall(r"^  make ([a-z]+) +\S", run("make").stdout, re.MULTILINE)
+    shown = re.findall(r"^  make ([a-z-]+) +\S", run("make").stdout, re.MULTILINE)
     expected = {
         "help",
         "demo",
@@ -59,13 +59,24 @@ def test_help_shows_every_target_that_one_may_want() -> None:
         "mutants",
         "render",
         "snapshot",
+        "docs",
+        "test-all",
+        "coverage",
+        "ack",
+        "pins",
+        "pinned",
         "clean",
     }
     assert expected <= set(shown)
 
 
-def test_ci_runs_lint_and_test() -> None:
-    assert (ROOT / ".ci" / "run").read_text().splitlines()[-2:] == ["make lint", "make test"]
+def test_ci_runs_lint_test_and_coverage_with_pinned_requirements() -> None:
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-4:] == [
+        "make pinned",
+        "make lint",
+        "make test",
+        "make coverage",
+    ]
 
 
 def test_where_apt_is_not_it_says_what_to_install_and_fails(tmp_path: Path) -> None:

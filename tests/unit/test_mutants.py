@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pylonny.templates import find
 from tests.mutants.__main__ import TABLE
 from tests.mutants.mutants import MUTANTS, Mutant
+from tests.support.databases import SQL
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +27,7 @@ def test_no_two_mutants_are_the_same() -> None:
 
 
 def test_every_public_function_has_a_mutant() -> None:
-    functions = {path.stem for path in (find() / "functions").glob("[!_]*.sql")}
+    functions = {path.stem for path in (SQL / "functions").glob("[!_]*.sql")}
     assert functions <= {mutant.function for mutant in MUTANTS}
 
 

@@ -22,8 +22,9 @@ from pylonny.templates import (
     quote_literal,
     render_install,
 )
+from tests.support.databases import SQL
 
-ROOT = find()
+ROOT = SQL
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.sql"))
 INCLUDED = [path for path in FILES if path != "install.sql"]
 
@@ -46,6 +47,7 @@ def read(path: str) -> str:
 
 
 def test_there_are_templates() -> None:
+    assert find() == ROOT
     assert {"install.sql", "grants.sql", "migrations/0001_initial.sql"} <= set(FILES)
 
 
