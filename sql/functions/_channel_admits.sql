@@ -12,7 +12,9 @@ DECLARE
   c_most      CONSTANT integer := 200;
   v_policy_id bigint;
 BEGIN
-  IF NOT {{ schema }}._is_alone(p_call_stack)
+  -- Beside an old snapshot the count would step over all that is dead.
+  IF COALESCE(pg_sequence_last_value($regclass${{ schema }}.generation_walk$regclass$), 0) > 0
+     OR NOT {{ schema }}._is_alone(p_call_stack)
      OR octet_length(current_query()) > 4096 OR current_query() !~* E'^\\s*select\\M' OR current_query() ~* E'\\m(from|union|values)\\M'
      OR current_setting('transaction_isolation') <> 'read committed'
      -- The first in the order tells, as in _place_freed.
@@ -31,7 +33,11 @@ BEGIN
          SELECT count(*) AS num, COALESCE(bool_or(x.policy_id IS DISTINCT FROM p.id), false) AS has_foreign
            FROM (SELECT m.policy_id FROM {{ schema }}.message m
                   WHERE m.status = 'READY' AND m.lane = p_lane AND m.channel = p_channel LIMIT p.max_concurrency) x) r
-   WHERE NOT p.cleared AND COALESCE(p.release_interval_ms, 0) = 0 AND l.num + r.num < p.max_concurrency AND NOT r.has_foreign;
+   WHERE NOT p.cleared AND COALESCE(p.release_interval_ms, 0) = 0 AND l.num + r.num < p.max_concurrency AND NOT r.has_foreign
+     -- Once more: what was put back before the mutex was ours is seen only now.
+     AND NOT COALESCE((SELECT m.dequeue_at <= p_now OR m.timer_at IS NULL FROM {{ schema }}.message m
+                        WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
+                        ORDER BY m.dequeue_at, m.id LIMIT 1), false);
   RETURN v_policy_id;
 END
 $function$;

@@ -159,6 +159,17 @@ BEGIN
     SELECT COALESCE(array_agg(r.id), ARRAY[]::bigint[]) INTO v_released FROM released r;
   END IF;
 
+  -- What waits from now on, by this transaction, was locked for everybody else: who ends a message meanwhile does not see it (_place_freed).
+  IF v_policy.max_concurrency > 0 AND NOT v_doubt THEN
+    v_doubt := v_moved > cardinality(v_released)
+               OR v_survey.num_due > 0
+                  AND COALESCE((SELECT true
+                                  FROM (SELECT m.xmin FROM {{ schema }}.message m
+                                         WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
+                                         ORDER BY m.dequeue_at, m.id LIMIT 100) x
+                                 WHERE x.xmin = pg_current_xact_id_if_assigned()::xid LIMIT 1), false);
+  END IF;
+
   IF v_tidy OR v_more AND cardinality(v_released) = p_max AND v_room > p_max THEN
     INSERT INTO {{ schema }}.wake (lane, channel) VALUES (p_lane, p_channel);
   ELSIF v_doubt OR cardinality(v_released) < LEAST(v_room, v_waiting) THEN

@@ -17,6 +17,10 @@ BEGIN
     IF {{ schema }}._wake_channel() IS NOT NULL THEN
       PERFORM {{ schema }}._sleepers_wake();
     END IF;
+  ELSIF {{ schema }}._wake_channel() IS NOT NULL
+        AND COALESCE((SELECT true FROM {{ schema }}.message m WHERE m.status = 'READY' AND m.lane = p_lane LIMIT 1), false) THEN
+    -- What is ready without having been released waits for this place too. The channel has a due wake then, of which who sleeps has to be told.
+    PERFORM {{ schema }}._sleepers_wake();
   END IF;
 END
 $function$;

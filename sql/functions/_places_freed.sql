@@ -13,7 +13,9 @@ BEGIN
       OR (SELECT m.dequeue_at <= v_now OR m.timer_at IS NULL FROM {{ schema }}.message m
            WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = f.lane AND m.channel = f.channel
            ORDER BY m.dequeue_at, m.id LIMIT 1);
-  IF FOUND AND {{ schema }}._wake_channel() IS NOT NULL THEN
+  IF {{ schema }}._wake_channel() IS NOT NULL
+     AND (FOUND OR COALESCE((SELECT true FROM unnest(p_lanes) AS u (lane), LATERAL (
+                               SELECT FROM {{ schema }}.message m WHERE m.status = 'READY' AND m.lane = u.lane LIMIT 1) r LIMIT 1), false)) THEN
     PERFORM {{ schema }}._sleepers_wake();
   END IF;
 END

@@ -9,18 +9,24 @@ DECLARE
   c_pause_ms   CONSTANT bigint := 10;
   c_longest_ms CONSTANT bigint := 1000;
   v_now        bigint := {{ schema }}._microseconds({{ schema }}._clock());
-  v_asleep_ms  bigint := (v_now - COALESCE(pg_sequence_last_value($regclass${{ schema }}.sleeper_at$regclass$), 0)) / 1000;
+  v_sleeper    bigint := pg_sequence_last_value($regclass${{ schema }}.sleeper$regclass$);
+  v_is_woken   boolean;
+  v_asleep_ms  bigint;
 BEGIN
-  IF COALESCE((SELECT true FROM {{ schema }}.wake_up u WHERE u.sleeper >= pg_sequence_last_value($regclass${{ schema }}.sleeper$regclass$) LIMIT 1),
-              pg_sequence_last_value($regclass${{ schema }}.sleeper$regclass$) IS NULL) THEN
+  v_is_woken := v_sleeper IS NULL OR COALESCE((SELECT true FROM {{ schema }}.wake_up u WHERE u.sleeper >= v_sleeper LIMIT 1), false);
+  -- Set before a number is drawn, and read after it was: never older than it.
+  v_asleep_ms := (v_now - COALESCE(pg_sequence_last_value($regclass${{ schema }}.sleeper_at$regclass$), 0)) / 1000;
+  IF v_is_woken THEN
     IF v_asleep_ms >= 0 AND v_asleep_ms < c_pause_ms THEN
       RETURN c_pause_ms - v_asleep_ms;
     END IF;
-    PERFORM nextval($regclass${{ schema }}.sleeper$regclass$), setval($regclass${{ schema }}.sleeper_at$regclass$, v_now);
+    PERFORM setval($regclass${{ schema }}.sleeper_at$regclass$, v_now);
+    v_sleeper := nextval($regclass${{ schema }}.sleeper$regclass$);
     v_asleep_ms := 0;
+    -- Of the last thousand, so that it does not step over all that an old snapshot keeps; now and then of all.
     DELETE FROM {{ schema }}.wake_up u
      WHERE u.ctid = ANY (ARRAY (SELECT x.ctid FROM {{ schema }}.wake_up x
-                                 WHERE x.sleeper < pg_sequence_last_value($regclass${{ schema }}.sleeper$regclass$)
+                                 WHERE x.sleeper >= CASE WHEN v_sleeper % 1000 = 0 THEN 0 ELSE v_sleeper - 1000 END AND x.sleeper < v_sleeper
                                  ORDER BY x.sleeper LIMIT 1000 FOR UPDATE SKIP LOCKED));
   END IF;
 

@@ -639,3 +639,23 @@ def test_what_ends_while_a_dequeue_looks_is_taken_or_foretold(
             # 10 if it had given its answer before.
             assert retry_ms in (0, 10)
             assert len(once(worker)) == 1
+
+
+def test_one_that_an_open_dequeue_puts_back_is_not_forgotten_when_a_place_is_freed_meanwhile(
+    connect: Connect,
+) -> None:
+    conn, other = connect(), connect(autocommit=False)
+    stop_clock(conn)
+    limit(conn, "a", 2)
+    create(conn, "a", 1)
+    create(conn, "a", 1, lock_ms=100)
+    first, second = (dequeue(conn)[0] for _ in range(2))
+    limit(conn, "a", 1)
+    dequeue(conn)
+    assert scalar(conn, "SELECT count(*) FROM lonny.wake WHERE at IS NULL") == 0
+    move_clock(conn, 100)
+    assert dequeue(other) == []  # the limit leaves no room for the second, whose lock is over
+    conn.execute("SELECT lonny.message_delete(%s, 1)", [first.id])
+    other.commit()
+    assert conn.execute("SELECT kind FROM lonny.check()").fetchall() == []
+    assert {message.id for message in serve(conn)} == {second.id}

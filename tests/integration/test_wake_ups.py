@@ -238,6 +238,30 @@ def test_what_makes_none_available_does_not(user: Connection, worker: Worker, wh
     assert worker.wake_ups() == 0
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        "SELECT lonny.message_delete(id, 1) FROM lonny.message WHERE status = 'LOCKED'",
+        "SELECT lonny.message_delete_many(array_agg(id), '{1}') FROM lonny.message WHERE status = 'LOCKED'",
+    ],
+)
+def test_a_place_is_told_that_waits_for_what_is_ready_without_having_been_released(
+    connect: Connect, user: Connection, worker: Worker, end: LiteralString
+) -> None:
+    limit(user, "a", 2)
+    create(user, "a", 2)
+    assert len(dequeue(user)) == 1
+    limit(user, "a", 1)
+    worker.conn.autocommit = False  # a dequeue that puts nothing back for others
+    assert answer(worker.conn)[1] == 3_600_000  # until the lock ends
+    worker.conn.commit()
+    worker.conn.autocommit = True
+    worker.wake_ups()
+    user.execute(end)
+    assert worker.wake_ups() == 1
+    assert len(dequeue(connect(autocommit=False))) == 1
+
+
 def test_what_repair_wakes_is_told_too(user: Connection, worker: Worker) -> None:
     limit(user, "a", 1)
     create(user, "a")

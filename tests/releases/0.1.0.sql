@@ -524,18 +524,20 @@ CREATE OR REPLACE FUNCTION "lonny"._sleepers_wake()
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $function$
--- Called by whoever makes something available, or may, when the transaction commits. It waits for nobody. The shared lock, held until then, tells who is
+-- Called by whoever makes something available, or may, when the transaction commits. It waits for nobody, but a NOTIFY has the commit wait for others that notify. The shared lock, held until then, tells who is
 -- about to fall asleep (_sleeper_nap_ms) that something is on its way of which it may not be told; so it comes before the look at who sleeps.
 --
 -- Told are all who sleep if a wake-up for the last of them is committed: a notification is delivered with the commit. Until then others send one too.
+DECLARE
+  v_sleeper bigint;
 BEGIN
   IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
      AND pg_try_advisory_xact_lock_shared($regclass$"lonny".wake_up$regclass$::regclass::oid::integer, 0) THEN
-    IF COALESCE((SELECT true FROM "lonny".wake_up u WHERE u.sleeper >= COALESCE(pg_sequence_last_value($regclass$"lonny".sleeper$regclass$), 0) LIMIT 1),
-                pg_sequence_last_value($regclass$"lonny".sleeper$regclass$) IS NULL) THEN
+    v_sleeper := pg_sequence_last_value($regclass$"lonny".sleeper$regclass$);
+    IF v_sleeper IS NULL OR COALESCE((SELECT true FROM "lonny".wake_up u WHERE u.sleeper >= v_sleeper LIMIT 1), false) THEN
       RETURN;
     END IF;
-    INSERT INTO "lonny".wake_up (sleeper) VALUES (pg_sequence_last_value($regclass$"lonny".sleeper$regclass$));
+    INSERT INTO "lonny".wake_up (sleeper) VALUES (v_sleeper);
   END IF;
   PERFORM pg_notify("lonny"._wake_channel(), '');
 END
@@ -554,18 +556,24 @@ DECLARE
   c_pause_ms   CONSTANT bigint := 10;
   c_longest_ms CONSTANT bigint := 1000;
   v_now        bigint := "lonny"._microseconds("lonny"._clock());
-  v_asleep_ms  bigint := (v_now - COALESCE(pg_sequence_last_value($regclass$"lonny".sleeper_at$regclass$), 0)) / 1000;
+  v_sleeper    bigint := pg_sequence_last_value($regclass$"lonny".sleeper$regclass$);
+  v_is_woken   boolean;
+  v_asleep_ms  bigint;
 BEGIN
-  IF COALESCE((SELECT true FROM "lonny".wake_up u WHERE u.sleeper >= pg_sequence_last_value($regclass$"lonny".sleeper$regclass$) LIMIT 1),
-              pg_sequence_last_value($regclass$"lonny".sleeper$regclass$) IS NULL) THEN
+  v_is_woken := v_sleeper IS NULL OR COALESCE((SELECT true FROM "lonny".wake_up u WHERE u.sleeper >= v_sleeper LIMIT 1), false);
+  -- Set before a number is drawn, and read after it was: never older than it.
+  v_asleep_ms := (v_now - COALESCE(pg_sequence_last_value($regclass$"lonny".sleeper_at$regclass$), 0)) / 1000;
+  IF v_is_woken THEN
     IF v_asleep_ms >= 0 AND v_asleep_ms < c_pause_ms THEN
       RETURN c_pause_ms - v_asleep_ms;
     END IF;
-    PERFORM nextval($regclass$"lonny".sleeper$regclass$), setval($regclass$"lonny".sleeper_at$regclass$, v_now);
+    PERFORM setval($regclass$"lonny".sleeper_at$regclass$, v_now);
+    v_sleeper := nextval($regclass$"lonny".sleeper$regclass$);
     v_asleep_ms := 0;
+    -- Of the last thousand, so that it does not step over all that an old snapshot keeps; now and then of all.
     DELETE FROM "lonny".wake_up u
      WHERE u.ctid = ANY (ARRAY (SELECT x.ctid FROM "lonny".wake_up x
-                                 WHERE x.sleeper < pg_sequence_last_value($regclass$"lonny".sleeper$regclass$)
+                                 WHERE x.sleeper >= CASE WHEN v_sleeper % 1000 = 0 THEN 0 ELSE v_sleeper - 1000 END AND x.sleeper < v_sleeper
                                  ORDER BY x.sleeper LIMIT 1000 FOR UPDATE SKIP LOCKED));
   END IF;
 
@@ -708,7 +716,9 @@ DECLARE
   c_most      CONSTANT integer := 200;
   v_policy_id bigint;
 BEGIN
-  IF NOT "lonny"._is_alone(p_call_stack)
+  -- Beside an old snapshot the count would step over all that is dead.
+  IF COALESCE(pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$), 0) > 0
+     OR NOT "lonny"._is_alone(p_call_stack)
      OR octet_length(current_query()) > 4096 OR current_query() !~* E'^\\s*select\\M' OR current_query() ~* E'\\m(from|union|values)\\M'
      OR current_setting('transaction_isolation') <> 'read committed'
      -- The first in the order tells, as in _place_freed.
@@ -727,7 +737,11 @@ BEGIN
          SELECT count(*) AS num, COALESCE(bool_or(x.policy_id IS DISTINCT FROM p.id), false) AS has_foreign
            FROM (SELECT m.policy_id FROM "lonny".message m
                   WHERE m.status = 'READY' AND m.lane = p_lane AND m.channel = p_channel LIMIT p.max_concurrency) x) r
-   WHERE NOT p.cleared AND COALESCE(p.release_interval_ms, 0) = 0 AND l.num + r.num < p.max_concurrency AND NOT r.has_foreign;
+   WHERE NOT p.cleared AND COALESCE(p.release_interval_ms, 0) = 0 AND l.num + r.num < p.max_concurrency AND NOT r.has_foreign
+     -- Once more: what was put back before the mutex was ours is seen only now.
+     AND NOT COALESCE((SELECT m.dequeue_at <= p_now OR m.timer_at IS NULL FROM "lonny".message m
+                        WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
+                        ORDER BY m.dequeue_at, m.id LIMIT 1), false);
   RETURN v_policy_id;
 END
 $function$;
@@ -1194,6 +1208,17 @@ BEGIN
       RETURNING m.id
     )
     SELECT COALESCE(array_agg(r.id), ARRAY[]::bigint[]) INTO v_released FROM released r;
+  END IF;
+
+  -- What waits from now on, by this transaction, was locked for everybody else: who ends a message meanwhile does not see it (_place_freed).
+  IF v_policy.max_concurrency > 0 AND NOT v_doubt THEN
+    v_doubt := v_moved > cardinality(v_released)
+               OR v_survey.num_due > 0
+                  AND COALESCE((SELECT true
+                                  FROM (SELECT m.xmin FROM "lonny".message m
+                                         WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
+                                         ORDER BY m.dequeue_at, m.id LIMIT 100) x
+                                 WHERE x.xmin = pg_current_xact_id_if_assigned()::xid LIMIT 1), false);
   END IF;
 
   IF v_tidy OR v_more AND cardinality(v_released) = p_max AND v_room > p_max THEN
@@ -2429,7 +2454,7 @@ BEGIN
                        WHERE n.lane <> ALL (v_taken.limited_lanes) LIMIT 10000);
     IF v_ready <@ v_seen THEN
       EXIT WHEN "lonny"._wake_channel() IS NULL OR v_is_asleep;
-      v_nap_ms := "lonny"._sleeper_nap_ms();
+      v_nap_ms := CASE i WHEN 100 THEN 10 ELSE "lonny"._sleeper_nap_ms() END;
       EXIT WHEN v_nap_ms IS NOT NULL;
       v_is_asleep := true;
     END IF;
@@ -2467,6 +2492,10 @@ BEGIN
     IF "lonny"._wake_channel() IS NOT NULL THEN
       PERFORM "lonny"._sleepers_wake();
     END IF;
+  ELSIF "lonny"._wake_channel() IS NOT NULL
+        AND COALESCE((SELECT true FROM "lonny".message m WHERE m.status = 'READY' AND m.lane = p_lane LIMIT 1), false) THEN
+    -- What is ready without having been released waits for this place too. The channel has a due wake then, of which who sleeps has to be told.
+    PERFORM "lonny"._sleepers_wake();
   END IF;
 END
 $function$;
@@ -2488,7 +2517,9 @@ BEGIN
       OR (SELECT m.dequeue_at <= v_now OR m.timer_at IS NULL FROM "lonny".message m
            WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = f.lane AND m.channel = f.channel
            ORDER BY m.dequeue_at, m.id LIMIT 1);
-  IF FOUND AND "lonny"._wake_channel() IS NOT NULL THEN
+  IF "lonny"._wake_channel() IS NOT NULL
+     AND (FOUND OR COALESCE((SELECT true FROM unnest(p_lanes) AS u (lane), LATERAL (
+                               SELECT FROM "lonny".message m WHERE m.status = 'READY' AND m.lane = u.lane LIMIT 1) r LIMIT 1), false)) THEN
     PERFORM "lonny"._sleepers_wake();
   END IF;
 END
@@ -3680,8 +3711,8 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_event_channel.sql', '0e8a1a2cbfc0c31f5f090c5bdffe72471dff68562e87c92ddc8f4c0cade2506a', '0.1.0', clock_timestamp()),
   ('functions/_event_notify.sql', 'bbf2716f09cb8e55c9692bb8d812657631627a4331b3407f3e60925489c4dd2b', '0.1.0', clock_timestamp()),
   ('functions/_wake_channel.sql', 'df41575d571bb37f8c8ca9b4e0027dfbfbac172055b134a1880c819ce2cac482', '0.1.0', clock_timestamp()),
-  ('functions/_sleepers_wake.sql', '76b8560cd04b1e24356d56824d34299af52357baaceb9bfc108899e1bf6da288', '0.1.0', clock_timestamp()),
-  ('functions/_sleeper_nap_ms.sql', '57f9f93e38e006fee50b847946898b88e1e53d017154de0714e4dd0e596ed40d', '0.1.0', clock_timestamp()),
+  ('functions/_sleepers_wake.sql', '4ba2c50aed86001390a83780d0d49fa29ae637d1a04f53236f97565723e406cd', '0.1.0', clock_timestamp()),
+  ('functions/_sleeper_nap_ms.sql', 'b7e9039a45242fc9a81ac021c8e1400197fae1127e04576a2431052ed21b074d', '0.1.0', clock_timestamp()),
   ('functions/_raise_invalid.sql', 'ba7e6ea088c81a4a30658d01c6bd1518993911596f0e08621b5faadf431044fb', '0.1.0', clock_timestamp()),
   ('functions/_producer.sql', 'd8ae1d11068553eb635d5dba49f6f3fbdbcaee0241549e6f58d75d1cdf2599cf', '0.1.0', clock_timestamp()),
   ('functions/_bound_producer.sql', '700315a214feb59e7152d50ab5875d66e7e721ea4b08e9a4666637904ecc2be9', '0.1.0', clock_timestamp()),
@@ -3689,12 +3720,12 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_operator.sql', 'f3985303b4122f5dc9a1564412b4096e20f83162c9ff8d04aff876c0375d86d0', '0.1.0', clock_timestamp()),
   ('functions/_channels_check.sql', '7af092ddf7d11dd5c5fc362cc7f9f5d0ef43e789f7443a328aa41a4a149936f8', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
-  ('functions/_channel_admits.sql', 'd62d4778375ebf9076d9bdd75b7e5d64401cbdf0957a4a3193aae2b6330a14b3', '0.1.0', clock_timestamp()),
+  ('functions/_channel_admits.sql', '5e3d815298f04ac45dd88559518a356c2c05a73d287ddee137fd7fdc872a3f18', '0.1.0', clock_timestamp()),
   ('functions/message_create.sql', '35f8393af121a268c4d5f4a33588b749a5f0e82deb4382e524d827e5540e0daf', '0.1.0', clock_timestamp()),
   ('functions/message_create_many.sql', '6be11f06f0f9ae7a285c233c53239061cc7065a14658bb75e72fdba8c24534d4', '0.1.0', clock_timestamp()),
   ('functions/_channel_survey.sql', '4bb5bc0eca36a3dcb62c73d02548262c454e39084b594f5d9d626d1ce20293b2', '0.1.0', clock_timestamp()),
   ('functions/_timer_set.sql', '2936d9e8af9c5b017163739580a6798a621a14ac8b54b48c5ae1aecff9ac17a7', '0.1.0', clock_timestamp()),
-  ('functions/_channel_advance.sql', '57d994c975fb48ea85a51ae33741aaf85d8522d406bbb92d818a3f6fe8d5b965', '0.1.0', clock_timestamp()),
+  ('functions/_channel_advance.sql', '4beb9ee732adb26ea06c601909418d2f3e0a83b6c568b7a2282f1944f8e09a14', '0.1.0', clock_timestamp()),
   ('functions/_lane_tend.sql', '1c8f9f658828187ffed6809ffecdadeb748d75d550cbc917f50a54ec23003b71', '0.1.0', clock_timestamp()),
   ('functions/_wakes_next.sql', '06e649240a2bdabbefc27a6ac20a16f0ba4d86a7053ec920d682fa8d7fc4dce4', '0.1.0', clock_timestamp()),
   ('functions/_tend.sql', 'd507739810b1ce860aa30a2911628a97be17275623e258167fbf045b6b57ea00', '0.1.0', clock_timestamp()),
@@ -3714,9 +3745,9 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_generations_walk.sql', 'b54568858ef9c80fb5a409b2589395f947688dc5f74b42515ab73828a4af46a9', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', '9e5014576c458755e095ec36d35279f4f28097413e1ec00b6af1e0da83b73562', '0.1.0', clock_timestamp()),
   ('functions/_take_in_generations.sql', '36bdaa7026669ccc627c9394ff93ce8f640ac7e14ed3179d8db9799535835d58', '0.1.0', clock_timestamp()),
-  ('functions/message_dequeue.sql', '36cec727cfe30817acde4a50ca6d699f81706a7246306d09c9ef58fc8614576f', '0.1.0', clock_timestamp()),
-  ('functions/_place_freed.sql', '82eb028c3ea0f5ab6f79aa62ab3a1bca0660e2a1ffc0116adbd04f36ecd376e2', '0.1.0', clock_timestamp()),
-  ('functions/_places_freed.sql', '72bbff5e71674849157c024e5fe0a9baf3849a90700a271fd86db39215fa6f08', '0.1.0', clock_timestamp()),
+  ('functions/message_dequeue.sql', '616e2f861e25733a80e3475c7764c1697267429a9f851f9ae19365f4db10fe2f', '0.1.0', clock_timestamp()),
+  ('functions/_place_freed.sql', '0bc36187711c7c013ebb9d3c833f6ca8510cc3da9d555919096282f4bad60b3a', '0.1.0', clock_timestamp()),
+  ('functions/_places_freed.sql', 'ff49c38309f3f4c88872397f88c23f0ab2209d711698a6b8f2725312b49bb1e3', '0.1.0', clock_timestamp()),
   ('functions/message_delete.sql', '306a38a189b2064c1449a5ee99ecf207e0fae1d2f9109bc4f52b4d774ed662e1', '0.1.0', clock_timestamp()),
   ('functions/message_delete_many.sql', 'c52d6d6972d23bf27a4723b72d6d10a2b3c656438d09f455e8893997330dfb22', '0.1.0', clock_timestamp()),
   ('functions/message_defer.sql', 'fbc430057dff5fd9e25583b59796c019f4d85b1bf5f22315b7a398ddeaf6bec5', '0.1.0', clock_timestamp()),
