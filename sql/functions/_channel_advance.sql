@@ -162,7 +162,8 @@ BEGIN
   -- What waits from now on, by this transaction, was locked for everybody else: who ends a message meanwhile does not see it (_place_freed).
   IF v_policy.max_concurrency > 0 AND NOT v_doubt THEN
     v_doubt := v_moved > cardinality(v_released)
-               OR v_survey.num_due > 0
+               -- Moved by _tend, which did so just before.
+               OR p_max > 1 AND v_survey.num_due > 0
                   AND COALESCE((SELECT true
                                   FROM (SELECT m.xmin FROM {{ schema }}.message m
                                          WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel

@@ -1213,7 +1213,8 @@ BEGIN
   -- What waits from now on, by this transaction, was locked for everybody else: who ends a message meanwhile does not see it (_place_freed).
   IF v_policy.max_concurrency > 0 AND NOT v_doubt THEN
     v_doubt := v_moved > cardinality(v_released)
-               OR v_survey.num_due > 0
+               -- Moved by _tend, which did so just before.
+               OR p_max > 1 AND v_survey.num_due > 0
                   AND COALESCE((SELECT true
                                   FROM (SELECT m.xmin FROM "lonny".message m
                                          WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
@@ -3725,7 +3726,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/message_create_many.sql', '6be11f06f0f9ae7a285c233c53239061cc7065a14658bb75e72fdba8c24534d4', '0.1.0', clock_timestamp()),
   ('functions/_channel_survey.sql', '4bb5bc0eca36a3dcb62c73d02548262c454e39084b594f5d9d626d1ce20293b2', '0.1.0', clock_timestamp()),
   ('functions/_timer_set.sql', '2936d9e8af9c5b017163739580a6798a621a14ac8b54b48c5ae1aecff9ac17a7', '0.1.0', clock_timestamp()),
-  ('functions/_channel_advance.sql', '4beb9ee732adb26ea06c601909418d2f3e0a83b6c568b7a2282f1944f8e09a14', '0.1.0', clock_timestamp()),
+  ('functions/_channel_advance.sql', '340722c7ba3aca7d90267310b92b37699d5e9f18abc04d4c5a51dd94349d9bec', '0.1.0', clock_timestamp()),
   ('functions/_lane_tend.sql', '1c8f9f658828187ffed6809ffecdadeb748d75d550cbc917f50a54ec23003b71', '0.1.0', clock_timestamp()),
   ('functions/_wakes_next.sql', '06e649240a2bdabbefc27a6ac20a16f0ba4d86a7053ec920d682fa8d7fc4dce4', '0.1.0', clock_timestamp()),
   ('functions/_tend.sql', 'd507739810b1ce860aa30a2911628a97be17275623e258167fbf045b6b57ea00', '0.1.0', clock_timestamp()),
