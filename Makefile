@@ -9,6 +9,7 @@ SCHEMA ?= lonny
 JOBS ?= auto
 
 BIN := .venv/bin
+PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 APT := sh tests/support/apt-install.sh
 
 .DEFAULT_GOAL := help
@@ -21,7 +22,7 @@ demo: .venv/.embedded ## Push real work through a queue, and check it (KEEP=1: l
 	$(BIN)/python -m pylonny.demo $(if $(KEEP),--keep)
 
 test: .venv/.test .venv/postgresql-15 pgtap plpgsql-check pgbouncer ## Run all tests on a private server (ARGS="-k heartbeat": some of them)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
+	$(PYTEST)
 
 proof: .venv/.test pgtap pgbouncer ## Try to break it at length: beside its model, in each isolation level, through a pooler
 	$(BIN)/python -m pytest tests/model tests/proof tests/isolation tests/integration/test_pgbouncer.py --hypothesis-profile=proof $(ARGS)
@@ -34,8 +35,7 @@ VERSIONS ?= 15 16 17 18
 test-all: $(VERSIONS:%=.venv/postgresql-%) .venv/.test pgtap plpgsql-check pgbouncer ## The same on each supported version of PostgreSQL (VERSIONS="16 17")
 	@for version in $(VERSIONS); do \
 		echo "PostgreSQL $$version"; \
-		PYLONNY_PG_BIN=$(CURDIR)/.venv/postgresql-$$version/bin \
-			$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS) || failed="$$failed $$version"; \
+		PYLONNY_PG_BIN=$(CURDIR)/.venv/postgresql-$$version/bin $(PYTEST) || failed="$$failed $$version"; \
 	done; [ -z "$$failed" ] || { echo "failed on:$$failed" >&2; exit 1; }
 
 # Those that show the PL/pgSQL at work, each refusal once; on Debian's server, for which there is plpgsql_check.

@@ -240,8 +240,10 @@ def _plan(cur: _Cursor, templates: Templates, channels: _Channels, to: int | Non
     applied = _read_templates(cur, schema) if ledger else {}
     newer = _newer(files, ledger, applied, schema)
     _refuse_changed(files, ledger, schema)
-    installed = [_read_channel(cur, schema, what) for what in ("event", "wake")]
-    wanted = [old if new is KEEP else new for old, new in zip(installed, channels, strict=True)]
+    installed = _read_channel(cur, schema, "event"), _read_channel(cur, schema, "wake")
+    event, wake = wanted = tuple(
+        old if new is KEEP else new for old, new in zip(installed, channels, strict=True)
+    )
     latest = max(file.version or 0 for file in files)
     if newer is not None:
         latest = version or latest
@@ -267,9 +269,9 @@ def _plan(cur: _Cursor, templates: Templates, channels: _Channels, to: int | Non
         version,
         () if newer else _pending(files, ledger),
         () if newer else tuple(file.path for file in replaced),
-        wanted[0],
+        event,
         newer,
-        wanted[1],
+        wake,
     )
 
 

@@ -6,20 +6,20 @@ AS $function$
 -- row untouched is older, and so is all that it left waiting: it is seen here. An advance that found the row in our hands looks again
 -- by itself (_channel_survey, is_ending). A snapshot for the whole transaction sees neither, so there the channel is woken in any case.
 DECLARE
-  v_now timestamptz := {{ schema }}._clock();
+  v_now        timestamptz := {{ schema }}._clock();
+  v_is_waiting boolean;
 BEGIN
-  IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
-     -- The first in the order is enough: it is due, or, if the clock was set back, was due once.
-     OR (SELECT m.dequeue_at <= v_now OR m.timer_at IS NULL FROM {{ schema }}.message m
-          WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
-          ORDER BY m.dequeue_at, m.id LIMIT 1) THEN
+  v_is_waiting := current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
+                  -- The first in the order is enough: it is due, or, if the clock was set back, was due once.
+                  OR COALESCE((SELECT m.dequeue_at <= v_now OR m.timer_at IS NULL FROM {{ schema }}.message m
+                                WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
+                                ORDER BY m.dequeue_at, m.id LIMIT 1), false);
+  IF v_is_waiting THEN
     INSERT INTO {{ schema }}.wake (lane, channel) VALUES (p_lane, p_channel);
-    IF {{ schema }}._wake_channel() IS NOT NULL THEN
-      PERFORM {{ schema }}._sleepers_wake();
-    END IF;
-  ELSIF {{ schema }}._wake_channel() IS NOT NULL
-        AND COALESCE((SELECT true FROM {{ schema }}.message m WHERE m.status = 'READY' AND m.lane = p_lane LIMIT 1), false) THEN
-    -- What is ready without having been released waits for this place too. The channel has a due wake then, of which who sleeps has to be told.
+  END IF;
+  -- What is ready without having been released waits for this place too. The channel has a due wake then, of which who sleeps has to be told.
+  IF {{ schema }}._wake_channel() IS NOT NULL
+     AND (v_is_waiting OR COALESCE((SELECT true FROM {{ schema }}.message m WHERE m.status = 'READY' AND m.lane = p_lane LIMIT 1), false)) THEN
     PERFORM {{ schema }}._sleepers_wake();
   END IF;
 END

@@ -126,6 +126,7 @@ BEGIN
                        WHERE n.lane <> ALL (v_taken.limited_lanes) LIMIT 10000);
     IF v_ready <@ v_seen THEN
       EXIT WHEN {{ schema }}._wake_channel() IS NULL OR v_is_asleep;
+      -- After the last round there is no other look, which a number asks for.
       v_nap_ms := CASE i WHEN 100 THEN 10 ELSE {{ schema }}._sleeper_nap_ms() END;
       EXIT WHEN v_nap_ms IS NOT NULL;
       v_is_asleep := true;

@@ -303,7 +303,7 @@ def test_workers_that_only_wait_to_be_woken_get_everything(connect: Connect, use
                 conn.execute("BEGIN")
             conn.execute("SELECT lonny.message_create(%s, %s, 60000)", [channel, str(i).encode()])
             if i % 7 == 0:
-                conn.execute("SELECT pg_sleep(0.02)")  # what a business transaction does besides
+                conn.execute("SELECT count(*) FROM lonny.message")  # what a business transaction does besides
                 conn.execute("COMMIT")
 
     def work(conn: Connection) -> None:

@@ -2455,6 +2455,7 @@ BEGIN
                        WHERE n.lane <> ALL (v_taken.limited_lanes) LIMIT 10000);
     IF v_ready <@ v_seen THEN
       EXIT WHEN "lonny"._wake_channel() IS NULL OR v_is_asleep;
+      -- After the last round there is no other look, which a number asks for.
       v_nap_ms := CASE i WHEN 100 THEN 10 ELSE "lonny"._sleeper_nap_ms() END;
       EXIT WHEN v_nap_ms IS NOT NULL;
       v_is_asleep := true;
@@ -2482,20 +2483,20 @@ AS $function$
 -- row untouched is older, and so is all that it left waiting: it is seen here. An advance that found the row in our hands looks again
 -- by itself (_channel_survey, is_ending). A snapshot for the whole transaction sees neither, so there the channel is woken in any case.
 DECLARE
-  v_now timestamptz := "lonny"._clock();
+  v_now        timestamptz := "lonny"._clock();
+  v_is_waiting boolean;
 BEGIN
-  IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
-     -- The first in the order is enough: it is due, or, if the clock was set back, was due once.
-     OR (SELECT m.dequeue_at <= v_now OR m.timer_at IS NULL FROM "lonny".message m
-          WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
-          ORDER BY m.dequeue_at, m.id LIMIT 1) THEN
+  v_is_waiting := current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
+                  -- The first in the order is enough: it is due, or, if the clock was set back, was due once.
+                  OR COALESCE((SELECT m.dequeue_at <= v_now OR m.timer_at IS NULL FROM "lonny".message m
+                                WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
+                                ORDER BY m.dequeue_at, m.id LIMIT 1), false);
+  IF v_is_waiting THEN
     INSERT INTO "lonny".wake (lane, channel) VALUES (p_lane, p_channel);
-    IF "lonny"._wake_channel() IS NOT NULL THEN
-      PERFORM "lonny"._sleepers_wake();
-    END IF;
-  ELSIF "lonny"._wake_channel() IS NOT NULL
-        AND COALESCE((SELECT true FROM "lonny".message m WHERE m.status = 'READY' AND m.lane = p_lane LIMIT 1), false) THEN
-    -- What is ready without having been released waits for this place too. The channel has a due wake then, of which who sleeps has to be told.
+  END IF;
+  -- What is ready without having been released waits for this place too. The channel has a due wake then, of which who sleeps has to be told.
+  IF "lonny"._wake_channel() IS NOT NULL
+     AND (v_is_waiting OR COALESCE((SELECT true FROM "lonny".message m WHERE m.status = 'READY' AND m.lane = p_lane LIMIT 1), false)) THEN
     PERFORM "lonny"._sleepers_wake();
   END IF;
 END
@@ -3746,8 +3747,8 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_generations_walk.sql', 'b54568858ef9c80fb5a409b2589395f947688dc5f74b42515ab73828a4af46a9', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', '9e5014576c458755e095ec36d35279f4f28097413e1ec00b6af1e0da83b73562', '0.1.0', clock_timestamp()),
   ('functions/_take_in_generations.sql', '36bdaa7026669ccc627c9394ff93ce8f640ac7e14ed3179d8db9799535835d58', '0.1.0', clock_timestamp()),
-  ('functions/message_dequeue.sql', '616e2f861e25733a80e3475c7764c1697267429a9f851f9ae19365f4db10fe2f', '0.1.0', clock_timestamp()),
-  ('functions/_place_freed.sql', '0bc36187711c7c013ebb9d3c833f6ca8510cc3da9d555919096282f4bad60b3a', '0.1.0', clock_timestamp()),
+  ('functions/message_dequeue.sql', '750ded7706dbfc33d88d1ac49337c33e8653f800385f396e592304c5e233cc3f', '0.1.0', clock_timestamp()),
+  ('functions/_place_freed.sql', '2b4f67268933a0d46935df704fa68d3790598460d8eb94bbec25846b9d08d054', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'ff49c38309f3f4c88872397f88c23f0ab2209d711698a6b8f2725312b49bb1e3', '0.1.0', clock_timestamp()),
   ('functions/message_delete.sql', '306a38a189b2064c1449a5ee99ecf207e0fae1d2f9109bc4f52b4d774ed662e1', '0.1.0', clock_timestamp()),
   ('functions/message_delete_many.sql', 'c52d6d6972d23bf27a4723b72d6d10a2b3c656438d09f455e8893997330dfb22', '0.1.0', clock_timestamp()),
