@@ -91,11 +91,24 @@ class QueueMachine(RuleBasedStateMachine):
 
     # Operations
 
-    @rule(channel=channels, content=contents, lock_ms=locks_ms, delay_ms=delays_ms)
-    def create(self, channel: str | None, content: bytes, lock_ms: int, delay_ms: int) -> None:
+    @rule(
+        channel=channels,
+        content=contents,
+        lock_ms=locks_ms,
+        delay_ms=delays_ms,
+        way=st.sampled_from(["bound", "prepared"]),
+    )
+    def create(self, channel: str | None, content: bytes, lock_ms: int, delay_ms: int, way: str) -> None:
         query = "SELECT lonny.message_create(%s, %s, %s, %s)"
-        id_ = int(scalar(self.conn, query, [channel, content, lock_ms, delay_ms]))
+        values = [channel, content, lock_ms, delay_ms]
+        ((id_,),) = self.conn.execute(query, values, prepare=way == "prepared").fetchall()
         self._created([id_], [(channel, content, lock_ms, delay_ms)])
+        if self.model.messages[id_].status == "WAITING":
+            ((_, status, *_),) = self.conn.execute(STATUS, [[id_]]).fetchall()
+            if status == "READY":
+                assert way == "prepared"
+                assert self.before is None
+                self.model.admit(id_)
 
     @initialize(batch=st.lists(messages, min_size=4, max_size=20))
     def begin_with_some(self, batch: list[tuple[str | None, bytes, int, int]]) -> None:

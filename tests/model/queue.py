@@ -3,9 +3,10 @@
 It says what one client sees of it. Every operation takes the time from `clock`, in whole microseconds since
 the clock was stopped; what is given and returned in milliseconds ends in `_ms`.
 
-Two things are left open, because they depend on how much a dequeue does for others: whether a lock that is
-over was noticed, and whether a waiting message was released ahead of its turn. A dequeue that is its own
-transaction does all that is due; after any other these are not known (`is_exact`, `Message.is_noticed`).
+Three things are left open. Whether a create looks if its message is released at once: `admit` tells. And two
+that depend on how much a dequeue does for others: whether a lock that is over was noticed, and whether a
+waiting message was released ahead of its turn. A dequeue that is its own transaction does all that is due;
+after any other these are not known (`is_exact`, `Message.is_noticed`).
 """
 
 from __future__ import annotations
@@ -86,6 +87,12 @@ class Model:
             dequeue_at=self.clock + delay_ms * 1000,
             status=self._status_after(channel, delay_ms),
         )
+
+    def admit(self, id_: int) -> None:
+        """A create that is a transaction of its own may find that its message is released at once."""
+        message = self.messages[id_]
+        assert message in self._released(message.channel)
+        message.status = "READY"
 
     def dequeue(self, max_messages: int, lock_ms: int | None, *, is_alone: bool) -> list[Delivery]:
         self._tend(is_alone=is_alone)
