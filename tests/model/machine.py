@@ -110,6 +110,12 @@ class QueueMachine(RuleBasedStateMachine):
                 assert self.before is None
                 self.model.admit(id_)
 
+    @rule(name=names, max_concurrency=st.integers(2, 30))
+    def create_where_there_may_be_room(self, name: str, max_concurrency: int) -> None:
+        self.policy_set(name, max_concurrency, None)
+        self._dequeue(1, 50, "prepared")
+        self.create(name, b"", 50, 0, "prepared")
+
     @initialize(batch=st.lists(messages, min_size=4, max_size=20))
     def begin_with_some(self, batch: list[tuple[str | None, bytes, int, int]]) -> None:
         self.create_many(batch)
