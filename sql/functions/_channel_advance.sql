@@ -61,7 +61,7 @@ BEGIN
     IF cardinality(v_survey.suspect_ids) > 0 THEN
       BEGIN
         PERFORM FROM unnest(v_survey.suspect_ids) AS u (id), LATERAL (
-          SELECT FROM {{ schema }}.message m WHERE m.status = 'READY' AND m.id = u.id FOR NO KEY UPDATE SKIP LOCKED) h;
+          SELECT FROM {{ schema }}.message m WHERE m.id = u.id AND m.status::text = 'READY' FOR NO KEY UPDATE SKIP LOCKED) h;
         GET DIAGNOSTICS v_count = ROW_COUNT;
         RAISE EXCEPTION USING ERRCODE = 'PYUND';
       EXCEPTION WHEN SQLSTATE 'PYUND' THEN
@@ -130,7 +130,7 @@ BEGIN
          WHERE m.id = ANY (ARRAY (
                  SELECT h.id
                    FROM unnest(v_survey.ready_ids[cardinality(v_survey.ready_ids) - v_back + 1 :]) AS u (id), LATERAL (
-                     SELECT x.id FROM {{ schema }}.message x WHERE x.status = 'READY' AND x.id = u.id FOR NO KEY UPDATE SKIP LOCKED) h));
+                     SELECT x.id FROM {{ schema }}.message x WHERE x.id = u.id AND x.status::text = 'READY' FOR NO KEY UPDATE SKIP LOCKED) h));
         GET DIAGNOSTICS v_back = ROW_COUNT;
         v_room := v_room + v_back;
         -- Whoever ends a message of this channel does not see what was put back until this transaction commits.

@@ -17,7 +17,7 @@ BEGIN
   v_wakes := ARRAY ((SELECT w.ctid FROM {{ schema }}.wake w WHERE w.at IS NULL AND w.lane = p_lane AND w.channel = p_channel LIMIT 1000)
                     UNION ALL
                     (SELECT w.ctid FROM {{ schema }}.wake w
-                      WHERE (w.at IS NOT NULL OR w.released_at IS NOT NULL) AND w.lane = p_lane AND w.channel = p_channel AND w.at <= v_now LIMIT 1000));
+                      WHERE (w.at IS NOT NULL OR w.released_at IS NOT NULL) AND w.lane = p_lane AND w.channel = p_channel AND COALESCE(w.at, 'infinity') <= v_now LIMIT 1000));
   -- Later than the wakes: what they announce is due by now, unless the clock was set back.
   v_now := {{ schema }}._clock();
   IF p_lane <> 0 THEN
@@ -29,7 +29,7 @@ BEGIN
     -- Is something due in others' hands, perhaps all of it?
     IF p_lane <> 0
        AND COALESCE((SELECT true FROM {{ schema }}.message m
-                      WHERE m.id = ANY (p_over_ids) AND m.timer_at <= v_now AND m.xmax <> 0 AND m.xmax <> m.xmin LIMIT 1),
+                      WHERE m.id = ANY (p_over_ids) AND COALESCE(m.timer_at, 'infinity') <= v_now AND m.xmax <> 0 AND m.xmax <> m.xmin LIMIT 1),
                     (SELECT true
                        FROM (SELECT m.timer_at, m.xmin, m.xmax FROM {{ schema }}.message m
                               WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
@@ -58,7 +58,7 @@ BEGIN
         SELECT h.id INTO offered
           FROM unnest(v_survey.ready_ids) AS u (id), LATERAL (
             SELECT m.id FROM {{ schema }}.message m
-             WHERE m.status = 'READY' AND m.id = u.id
+             WHERE m.id = u.id AND m.status::text = 'READY'
                AND (v_step = 3 OR v_survey.next_status IS NULL OR (m.dequeue_at, m.id) < (v_survey.next_at, v_survey.next_id))
                FOR NO KEY UPDATE SKIP LOCKED) h
          LIMIT 1;

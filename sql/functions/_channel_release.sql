@@ -18,7 +18,7 @@ BEGIN
                                  WHERE x.at IS NULL AND x.lane = p_lane AND x.channel = p_channel LIMIT 1000 FOR UPDATE SKIP LOCKED))
         OR w.ctid = ANY (ARRAY (SELECT x.ctid FROM {{ schema }}.wake x
                                  WHERE (x.at IS NOT NULL OR x.released_at IS NOT NULL) AND x.lane = p_lane AND x.channel = p_channel
-                                   AND x.at <= v_now LIMIT 1000 FOR UPDATE SKIP LOCKED))
+                                   AND COALESCE(x.at, 'infinity') <= v_now LIMIT 1000 FOR UPDATE SKIP LOCKED))
     RETURNING w.released_at
   )
   SELECT max(g.released_at), count(*) INTO v_released_at, v_count FROM gone g;

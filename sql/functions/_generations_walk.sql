@@ -89,7 +89,7 @@ BEGIN
        SET generation = DEFAULT
      WHERE m.id = ANY (ARRAY (
              SELECT h.id FROM unnest(v_messages.stale) AS u (id), LATERAL (
-               SELECT x.id FROM {{ schema }}.message x WHERE x.id = u.id AND x.status = 'READY' FOR NO KEY UPDATE SKIP LOCKED) h));
+               SELECT x.id FROM {{ schema }}.message x WHERE x.id = u.id AND x.status::text = 'READY' FOR NO KEY UPDATE SKIP LOCKED) h));
     UPDATE {{ schema }}.wake w
        SET generation = DEFAULT
      WHERE w.ctid = ANY (ARRAY (

@@ -9,7 +9,7 @@ BEGIN
   FOR v_due IN
     SELECT m.dequeue_at, m.id
       FROM unnest(p_over_ids) AS u (id), LATERAL (
-        SELECT x.id, x.dequeue_at FROM {{ schema }}.message x WHERE x.id = u.id AND x.timer_at <= p_now LIMIT 1) m
+        SELECT x.id, x.dequeue_at FROM {{ schema }}.message x WHERE x.id = u.id AND COALESCE(x.timer_at, 'infinity') <= p_now LIMIT 1) m
     UNION
     -- One without a timer was due once, and is early only because the clock was set back.
     SELECT m.dequeue_at, m.id

@@ -9,8 +9,8 @@ DECLARE
   v_next_at timestamptz;
 BEGIN
   v_next_at := LEAST(p_release_at,
-                     (SELECT min(m.timer_at) FROM {{ schema }}.message m WHERE m.timer_at > p_looked_at),
-                     (SELECT min(w.at) FROM {{ schema }}.wake w WHERE w.at > p_looked_at));
+                     (SELECT m.timer_at FROM {{ schema }}.message m WHERE m.timer_at > p_looked_at ORDER BY m.timer_at LIMIT 1),
+                     (SELECT w.at FROM {{ schema }}.wake w WHERE w.at > p_looked_at ORDER BY w.at LIMIT 1));
   RETURN LEAST(ceil(extract(epoch FROM v_next_at - LEAST(v_now, v_next_at)) * 1000)::bigint, CASE WHEN p_is_busy THEN c_busy_ms END);
 END
 $function$;

@@ -11,7 +11,7 @@ BEGIN
   IF p_id IS NOT NULL THEN
     SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
       FROM {{ schema }}.message m
-     WHERE m.status = 'READY' AND m.id = p_id
+     WHERE m.id = p_id AND m.status::text = 'READY'
        FOR NO KEY UPDATE SKIP LOCKED;
   ELSIF p_lane IS NOT NULL THEN
     SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held

@@ -6,7 +6,7 @@ BEGIN
   -- One that is there already is held, lest another transaction deletes it that does not see yet what this one wants it for.
   PERFORM FROM {{ schema }}.wake w
     WHERE (w.at IS NOT NULL OR w.released_at IS NOT NULL) AND w.lane = p_lane AND w.channel = p_channel
-      AND w.at <= p_at AND (p_released_at IS NULL OR w.released_at = p_released_at)
+      AND COALESCE(w.at, 'infinity') <= p_at AND (p_released_at IS NULL OR w.released_at = p_released_at)
     LIMIT 1 FOR KEY SHARE SKIP LOCKED;
   IF NOT FOUND THEN
     INSERT INTO {{ schema }}.wake (lane, channel, at, released_at) VALUES (p_lane, p_channel, p_at, p_released_at);

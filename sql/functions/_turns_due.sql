@@ -12,15 +12,15 @@ DECLARE
 BEGIN
   SELECT NULL::timestamptz AS at, NULL::bigint AS id INTO v_message;
   SELECT NULL::timestamptz AS at, NULL::bigint AS lane INTO v_wake;
-  IF (SELECT count(*) FROM (SELECT FROM {{ schema }}.message m WHERE m.timer_at <= v_now LIMIT p_window + 1) x) > p_window THEN
+  IF (SELECT count(*) FROM (SELECT FROM {{ schema }}.message m WHERE m.timer_at <= v_now ORDER BY m.timer_at LIMIT p_window + 1) x) > p_window THEN
     SELECT l.timer_at AS at, f.id + floor(random() * (l.id - f.id + 1))::bigint AS id INTO v_message
-      FROM (SELECT min(m.timer_at) + random() * (v_now - min(m.timer_at)) AS at FROM {{ schema }}.message m) r,
+      FROM (SELECT m.timer_at + random() * (v_now - m.timer_at) AS at FROM {{ schema }}.message m WHERE m.timer_at <= v_now ORDER BY m.timer_at LIMIT 1) r,
            LATERAL (SELECT m.timer_at, m.id FROM {{ schema }}.message m WHERE m.timer_at <= r.at ORDER BY m.timer_at DESC, m.id DESC LIMIT 1) l,
            LATERAL (SELECT m.id FROM {{ schema }}.message m WHERE m.timer_at = l.timer_at ORDER BY m.timer_at, m.id LIMIT 1) f;
   END IF;
-  IF (SELECT count(*) FROM (SELECT FROM {{ schema }}.wake w WHERE w.at <= v_now LIMIT p_window + 1) x) > p_window THEN
+  IF (SELECT count(*) FROM (SELECT FROM {{ schema }}.wake w WHERE w.at <= v_now ORDER BY w.at LIMIT p_window + 1) x) > p_window THEN
     SELECT l.at, (f.lane + floor(random()::numeric * (l.lane::numeric - f.lane + 1)))::bigint AS lane INTO v_wake
-      FROM (SELECT min(w.at) + random() * (v_now - min(w.at)) AS at FROM {{ schema }}.wake w) r,
+      FROM (SELECT w.at + random() * (v_now - w.at) AS at FROM {{ schema }}.wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1) r,
            LATERAL (SELECT w.at, w.lane FROM {{ schema }}.wake w WHERE w.at <= r.at ORDER BY w.at DESC, w.lane DESC LIMIT 1) l,
            LATERAL (SELECT w.lane FROM {{ schema }}.wake w WHERE w.at = l.at ORDER BY w.at, w.lane LIMIT 1) f;
   END IF;

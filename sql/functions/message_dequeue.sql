@@ -66,7 +66,7 @@ BEGIN
 
   v_num_read := - {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$);
   SELECT EXISTS (SELECT FROM {{ schema }}.message m WHERE m.timer_at <= v_now),
-         EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at <= v_now),
+         COALESCE((SELECT true FROM {{ schema }}.wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1), false),
          EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
     INTO v_has_messages, v_has_timers, v_has_wakes;
   v_is_due := v_has_messages OR v_has_timers OR v_has_wakes;

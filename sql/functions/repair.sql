@@ -73,7 +73,7 @@ BEGIN
                                     p.max_concurrency - (SELECT count(*) FROM {{ schema }}.message x WHERE x.status = 'LOCKED' AND x.channel = p.channel)) AS is_too_many
                              FROM {{ schema }}._policy_in_force p JOIN {{ schema }}.message r ON r.channel = p.channel AND r.policy_id = p.id
                             WHERE p.channel = v_fault.channel AND r.status = 'READY') u, LATERAL (
-                          SELECT x.id FROM {{ schema }}.message x WHERE x.id = u.id AND x.status = 'READY' FOR NO KEY UPDATE SKIP LOCKED) h
+                          SELECT x.id FROM {{ schema }}.message x WHERE x.id = u.id AND x.status::text = 'READY' FOR NO KEY UPDATE SKIP LOCKED) h
                     WHERE u.is_too_many));
           GET DIAGNOSTICS v_count = ROW_COUNT;
           INSERT INTO {{ schema }}.wake (lane, channel) VALUES (v_lane, v_fault.channel);

@@ -226,7 +226,8 @@ def test_promise_8_no_statistics_or_old_ones_change_what_an_operation_costs(conn
     assert scalar(admin, "SELECT count(*) FROM lonny.message") > 1_000_000
     found = {"plans of an empty queue": all_complaints(old)}
 
-    # New sessions, which know that it is empty, then nothing, then of a million, of which a few are left.
+    # New sessions, which know that it is empty, then nothing, then of a million, then that nothing is left in
+    # large tables (as a vacuum beside an old snapshot says), then of a million, of which a few are left.
     found["statistics of an empty queue"] = all_complaints(connect())
     never = "UPDATE pg_class SET reltuples = -1, relpages = 0 WHERE relnamespace = 'lonny'::regnamespace"
     admin.execute(never)
@@ -235,11 +236,41 @@ def test_promise_8_no_statistics_or_old_ones_change_what_an_operation_costs(conn
     admin.execute("ANALYZE lonny.message, lonny.wake, lonny.channel_policy")
     found["statistics of a million"] = all_complaints(connect())
     expected_indexes(connect())
+    admin.execute(
+        "UPDATE pg_class SET reltuples = 0, relpages = pg_relation_size(oid) / 8192"
+        " WHERE relnamespace = 'lonny'::regnamespace AND relkind IN ('r', 'i')"
+    )
+    found["statistics of dead rows"] = all_complaints(connect())
     admin.execute("TRUNCATE lonny.message, lonny.wake, lonny.channel_policy")
     create(admin, "free-1", 201)
     admin.execute(MINE)
     found["emptied"] = all_complaints(connect())
     assert [complaint for complaints_ in found.values() for complaint in complaints_] == [], found
+
+
+def test_promise_8_a_vacuum_beside_an_old_snapshot_turns_no_plan(connect: Connect) -> None:
+    """It says that there are no rows, so all indexes are as good, although they are full of dead entries."""
+    admin, holder = connect(), connect(autocommit=False)
+    holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    holder.execute("SELECT")
+    limit(admin, "limited-1", 20)
+    for channel in (None, "free-1", "limited-1"):
+        create(admin, channel, 2000)
+    while messages := dequeue(admin, 500):
+        ids, attempts = [m.id for m in messages], [m.num_attempts for m in messages]
+        admin.execute("SELECT lonny.message_delete_many(%s, %s)", [ids, attempts])
+    admin.execute("VACUUM ANALYZE lonny.message, lonny.wake")
+    worker = connect()
+    for generations in GENERATIONS:
+        use(worker, generations)
+        for alone in (False, True):
+            for channel in (None, "free-1", "limited-1"):
+                create(worker, channel)
+            plans = [plan for _ in range(3) for plan in measured(worker, OPERATIONS["dequeue"], alone=alone)]
+            by_id = [node for plan in plans for node in plan.nodes() if "(id = " in node.get("Index Cond", "")]
+            assert by_id
+            assert {node["Index Name"] for node in by_id} == {"message_id_pkey"}
+    holder.rollback()
 
 
 def pages(conn: Connection, query: LiteralString) -> int:

@@ -1039,7 +1039,7 @@ BEGIN
   -- One that is there already is held, lest another transaction deletes it that does not see yet what this one wants it for.
   PERFORM FROM "lonny".wake w
     WHERE (w.at IS NOT NULL OR w.released_at IS NOT NULL) AND w.lane = p_lane AND w.channel = p_channel
-      AND w.at <= p_at AND (p_released_at IS NULL OR w.released_at = p_released_at)
+      AND COALESCE(w.at, 'infinity') <= p_at AND (p_released_at IS NULL OR w.released_at = p_released_at)
     LIMIT 1 FOR KEY SHARE SKIP LOCKED;
   IF NOT FOUND THEN
     INSERT INTO "lonny".wake (lane, channel, at, released_at) VALUES (p_lane, p_channel, p_at, p_released_at);
@@ -1112,7 +1112,7 @@ BEGIN
     IF cardinality(v_survey.suspect_ids) > 0 THEN
       BEGIN
         PERFORM FROM unnest(v_survey.suspect_ids) AS u (id), LATERAL (
-          SELECT FROM "lonny".message m WHERE m.status = 'READY' AND m.id = u.id FOR NO KEY UPDATE SKIP LOCKED) h;
+          SELECT FROM "lonny".message m WHERE m.id = u.id AND m.status::text = 'READY' FOR NO KEY UPDATE SKIP LOCKED) h;
         GET DIAGNOSTICS v_count = ROW_COUNT;
         RAISE EXCEPTION USING ERRCODE = 'PYUND';
       EXCEPTION WHEN SQLSTATE 'PYUND' THEN
@@ -1181,7 +1181,7 @@ BEGIN
          WHERE m.id = ANY (ARRAY (
                  SELECT h.id
                    FROM unnest(v_survey.ready_ids[cardinality(v_survey.ready_ids) - v_back + 1 :]) AS u (id), LATERAL (
-                     SELECT x.id FROM "lonny".message x WHERE x.status = 'READY' AND x.id = u.id FOR NO KEY UPDATE SKIP LOCKED) h));
+                     SELECT x.id FROM "lonny".message x WHERE x.id = u.id AND x.status::text = 'READY' FOR NO KEY UPDATE SKIP LOCKED) h));
         GET DIAGNOSTICS v_back = ROW_COUNT;
         v_room := v_room + v_back;
         -- Whoever ends a message of this channel does not see what was put back until this transaction commits.
@@ -1403,7 +1403,7 @@ BEGIN
                                  WHERE x.at IS NULL AND x.lane = p_lane AND x.channel = p_channel LIMIT 1000 FOR UPDATE SKIP LOCKED))
         OR w.ctid = ANY (ARRAY (SELECT x.ctid FROM "lonny".wake x
                                  WHERE (x.at IS NOT NULL OR x.released_at IS NOT NULL) AND x.lane = p_lane AND x.channel = p_channel
-                                   AND x.at <= v_now LIMIT 1000 FOR UPDATE SKIP LOCKED))
+                                   AND COALESCE(x.at, 'infinity') <= v_now LIMIT 1000 FOR UPDATE SKIP LOCKED))
     RETURNING w.released_at
   )
   SELECT max(g.released_at), count(*) INTO v_released_at, v_count FROM gone g;
@@ -1450,7 +1450,7 @@ BEGIN
   FOR v_due IN
     SELECT m.dequeue_at, m.id
       FROM unnest(p_over_ids) AS u (id), LATERAL (
-        SELECT x.id, x.dequeue_at FROM "lonny".message x WHERE x.id = u.id AND x.timer_at <= p_now LIMIT 1) m
+        SELECT x.id, x.dequeue_at FROM "lonny".message x WHERE x.id = u.id AND COALESCE(x.timer_at, 'infinity') <= p_now LIMIT 1) m
     UNION
     -- One without a timer was due once, and is early only because the clock was set back.
     SELECT m.dequeue_at, m.id
@@ -1540,7 +1540,7 @@ BEGIN
   v_wakes := ARRAY ((SELECT w.ctid FROM "lonny".wake w WHERE w.at IS NULL AND w.lane = p_lane AND w.channel = p_channel LIMIT 1000)
                     UNION ALL
                     (SELECT w.ctid FROM "lonny".wake w
-                      WHERE (w.at IS NOT NULL OR w.released_at IS NOT NULL) AND w.lane = p_lane AND w.channel = p_channel AND w.at <= v_now LIMIT 1000));
+                      WHERE (w.at IS NOT NULL OR w.released_at IS NOT NULL) AND w.lane = p_lane AND w.channel = p_channel AND COALESCE(w.at, 'infinity') <= v_now LIMIT 1000));
   -- Later than the wakes: what they announce is due by now, unless the clock was set back.
   v_now := "lonny"._clock();
   IF p_lane <> 0 THEN
@@ -1552,7 +1552,7 @@ BEGIN
     -- Is something due in others' hands, perhaps all of it?
     IF p_lane <> 0
        AND COALESCE((SELECT true FROM "lonny".message m
-                      WHERE m.id = ANY (p_over_ids) AND m.timer_at <= v_now AND m.xmax <> 0 AND m.xmax <> m.xmin LIMIT 1),
+                      WHERE m.id = ANY (p_over_ids) AND COALESCE(m.timer_at, 'infinity') <= v_now AND m.xmax <> 0 AND m.xmax <> m.xmin LIMIT 1),
                     (SELECT true
                        FROM (SELECT m.timer_at, m.xmin, m.xmax FROM "lonny".message m
                               WHERE m.status = 'WAITING' AND m.lane <> 0 AND m.lane = p_lane AND m.channel = p_channel
@@ -1581,7 +1581,7 @@ BEGIN
         SELECT h.id INTO offered
           FROM unnest(v_survey.ready_ids) AS u (id), LATERAL (
             SELECT m.id FROM "lonny".message m
-             WHERE m.status = 'READY' AND m.id = u.id
+             WHERE m.id = u.id AND m.status::text = 'READY'
                AND (v_step = 3 OR v_survey.next_status IS NULL OR (m.dequeue_at, m.id) < (v_survey.next_at, v_survey.next_id))
                FOR NO KEY UPDATE SKIP LOCKED) h
          LIMIT 1;
@@ -1693,15 +1693,15 @@ DECLARE
 BEGIN
   SELECT NULL::timestamptz AS at, NULL::bigint AS id INTO v_message;
   SELECT NULL::timestamptz AS at, NULL::bigint AS lane INTO v_wake;
-  IF (SELECT count(*) FROM (SELECT FROM "lonny".message m WHERE m.timer_at <= v_now LIMIT p_window + 1) x) > p_window THEN
+  IF (SELECT count(*) FROM (SELECT FROM "lonny".message m WHERE m.timer_at <= v_now ORDER BY m.timer_at LIMIT p_window + 1) x) > p_window THEN
     SELECT l.timer_at AS at, f.id + floor(random() * (l.id - f.id + 1))::bigint AS id INTO v_message
-      FROM (SELECT min(m.timer_at) + random() * (v_now - min(m.timer_at)) AS at FROM "lonny".message m) r,
+      FROM (SELECT m.timer_at + random() * (v_now - m.timer_at) AS at FROM "lonny".message m WHERE m.timer_at <= v_now ORDER BY m.timer_at LIMIT 1) r,
            LATERAL (SELECT m.timer_at, m.id FROM "lonny".message m WHERE m.timer_at <= r.at ORDER BY m.timer_at DESC, m.id DESC LIMIT 1) l,
            LATERAL (SELECT m.id FROM "lonny".message m WHERE m.timer_at = l.timer_at ORDER BY m.timer_at, m.id LIMIT 1) f;
   END IF;
-  IF (SELECT count(*) FROM (SELECT FROM "lonny".wake w WHERE w.at <= v_now LIMIT p_window + 1) x) > p_window THEN
+  IF (SELECT count(*) FROM (SELECT FROM "lonny".wake w WHERE w.at <= v_now ORDER BY w.at LIMIT p_window + 1) x) > p_window THEN
     SELECT l.at, (f.lane + floor(random()::numeric * (l.lane::numeric - f.lane + 1)))::bigint AS lane INTO v_wake
-      FROM (SELECT min(w.at) + random() * (v_now - min(w.at)) AS at FROM "lonny".wake w) r,
+      FROM (SELECT w.at + random() * (v_now - w.at) AS at FROM "lonny".wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1) r,
            LATERAL (SELECT w.at, w.lane FROM "lonny".wake w WHERE w.at <= r.at ORDER BY w.at DESC, w.lane DESC LIMIT 1) l,
            LATERAL (SELECT w.lane FROM "lonny".wake w WHERE w.at = l.at ORDER BY w.at, w.lane LIMIT 1) f;
   END IF;
@@ -1741,7 +1741,7 @@ BEGIN
   IF p_id IS NOT NULL THEN
     SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
       FROM "lonny".message m
-     WHERE m.status = 'READY' AND m.id = p_id
+     WHERE m.id = p_id AND m.status::text = 'READY'
        FOR NO KEY UPDATE SKIP LOCKED;
   ELSIF p_lane IS NOT NULL THEN
     SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
@@ -2055,8 +2055,8 @@ DECLARE
   v_next_at timestamptz;
 BEGIN
   v_next_at := LEAST(p_release_at,
-                     (SELECT min(m.timer_at) FROM "lonny".message m WHERE m.timer_at > p_looked_at),
-                     (SELECT min(w.at) FROM "lonny".wake w WHERE w.at > p_looked_at));
+                     (SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at > p_looked_at ORDER BY m.timer_at LIMIT 1),
+                     (SELECT w.at FROM "lonny".wake w WHERE w.at > p_looked_at ORDER BY w.at LIMIT 1));
   RETURN LEAST(ceil(extract(epoch FROM v_next_at - LEAST(v_now, v_next_at)) * 1000)::bigint, CASE WHEN p_is_busy THEN c_busy_ms END);
 END
 $function$;
@@ -2174,7 +2174,7 @@ BEGIN
        SET generation = DEFAULT
      WHERE m.id = ANY (ARRAY (
              SELECT h.id FROM unnest(v_messages.stale) AS u (id), LATERAL (
-               SELECT x.id FROM "lonny".message x WHERE x.id = u.id AND x.status = 'READY' FOR NO KEY UPDATE SKIP LOCKED) h));
+               SELECT x.id FROM "lonny".message x WHERE x.id = u.id AND x.status::text = 'READY' FOR NO KEY UPDATE SKIP LOCKED) h));
     UPDATE "lonny".wake w
        SET generation = DEFAULT
      WHERE w.ctid = ANY (ARRAY (
@@ -2395,7 +2395,7 @@ BEGIN
 
   v_num_read := - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
   SELECT EXISTS (SELECT FROM "lonny".message m WHERE m.timer_at <= v_now),
-         EXISTS (SELECT FROM "lonny".wake w WHERE w.at <= v_now),
+         COALESCE((SELECT true FROM "lonny".wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1), false),
          EXISTS (SELECT FROM "lonny".wake w WHERE w.at IS NULL)
     INTO v_has_messages, v_has_timers, v_has_wakes;
   v_is_due := v_has_messages OR v_has_timers OR v_has_wakes;
@@ -3393,7 +3393,7 @@ BEGIN
                                     p.max_concurrency - (SELECT count(*) FROM "lonny".message x WHERE x.status = 'LOCKED' AND x.channel = p.channel)) AS is_too_many
                              FROM "lonny"._policy_in_force p JOIN "lonny".message r ON r.channel = p.channel AND r.policy_id = p.id
                             WHERE p.channel = v_fault.channel AND r.status = 'READY') u, LATERAL (
-                          SELECT x.id FROM "lonny".message x WHERE x.id = u.id AND x.status = 'READY' FOR NO KEY UPDATE SKIP LOCKED) h
+                          SELECT x.id FROM "lonny".message x WHERE x.id = u.id AND x.status::text = 'READY' FOR NO KEY UPDATE SKIP LOCKED) h
                     WHERE u.is_too_many));
           GET DIAGNOSTICS v_count = ROW_COUNT;
           INSERT INTO "lonny".wake (lane, channel) VALUES (v_lane, v_fault.channel);
@@ -3726,28 +3726,28 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/message_create.sql', '35f8393af121a268c4d5f4a33588b749a5f0e82deb4382e524d827e5540e0daf', '0.1.0', clock_timestamp()),
   ('functions/message_create_many.sql', '6be11f06f0f9ae7a285c233c53239061cc7065a14658bb75e72fdba8c24534d4', '0.1.0', clock_timestamp()),
   ('functions/_channel_survey.sql', '4bb5bc0eca36a3dcb62c73d02548262c454e39084b594f5d9d626d1ce20293b2', '0.1.0', clock_timestamp()),
-  ('functions/_timer_set.sql', '2936d9e8af9c5b017163739580a6798a621a14ac8b54b48c5ae1aecff9ac17a7', '0.1.0', clock_timestamp()),
-  ('functions/_channel_advance.sql', '340722c7ba3aca7d90267310b92b37699d5e9f18abc04d4c5a51dd94349d9bec', '0.1.0', clock_timestamp()),
+  ('functions/_timer_set.sql', 'e968b0a3da4b497b85ea45a4fd034b4099e8a8b86ed57dba27d2ec449a70e604', '0.1.0', clock_timestamp()),
+  ('functions/_channel_advance.sql', '1210ccbda4a521ff2d6a95e21ea87fdbe3dc3e018b37b98f40c9d9c812854f51', '0.1.0', clock_timestamp()),
   ('functions/_lane_tend.sql', '1c8f9f658828187ffed6809ffecdadeb748d75d550cbc917f50a54ec23003b71', '0.1.0', clock_timestamp()),
   ('functions/_wakes_next.sql', '06e649240a2bdabbefc27a6ac20a16f0ba4d86a7053ec920d682fa8d7fc4dce4', '0.1.0', clock_timestamp()),
   ('functions/_tend.sql', 'd507739810b1ce860aa30a2911628a97be17275623e258167fbf045b6b57ea00', '0.1.0', clock_timestamp()),
-  ('functions/_channel_release.sql', '3860b04958502f7608cf5717d72fd48a5eee2a96a8c92e3de6ac17bd59bc50c5', '0.1.0', clock_timestamp()),
+  ('functions/_channel_release.sql', '259e428cc57db2221fcf77bd523c1259b2972d0eaabae2747c914dcd56a24aa9', '0.1.0', clock_timestamp()),
   ('functions/_channel_try_release.sql', 'b05856c1da082b660ec7603d4367b3e2dc60628640e7d42c49287834bdec7cd8', '0.1.0', clock_timestamp()),
-  ('functions/_message_offer.sql', '098b9d9d9d8a5c3cc85ad03e3851346b7b76cf9b80894090f2699e3e46c25aa5', '0.1.0', clock_timestamp()),
+  ('functions/_message_offer.sql', '93b28c54a60c6af2650dac668ae9457a51c4625f958c1c1b8638636d43b02316', '0.1.0', clock_timestamp()),
   ('functions/_message_try_offer.sql', '4c0621518e7d0eda1cd530983b062afc3c3702759d942c25c1b33213a001abbe', '0.1.0', clock_timestamp()),
-  ('functions/_channel_offer.sql', 'de697bade59b77bb0a486ba577a8ee292d35823a3a04de2fa5d050245e4bf696', '0.1.0', clock_timestamp()),
+  ('functions/_channel_offer.sql', '2ce95a2268ea049de61d1c17f97870f6652dab76f6a212fa3ffebf50677450b1', '0.1.0', clock_timestamp()),
   ('functions/_lanes_next.sql', '6b18d45bfed571bda162fedff3294581d55657dca1fd9956bd97678db198bb7c', '0.1.0', clock_timestamp()),
-  ('functions/_turns_due.sql', '9eddc11510e2cbff77b873c709aa27fc4905b96d4912d543d0ebedcd8f87a16e', '0.1.0', clock_timestamp()),
-  ('functions/_take_one.sql', '2ac2019093805f9b0c040344505e0d85b934dfc73011ab42aae288d041b305ad', '0.1.0', clock_timestamp()),
+  ('functions/_turns_due.sql', '1626de977dba2017c680427a54c419ac8869675dfd3082f5be04f1f56fe00e54', '0.1.0', clock_timestamp()),
+  ('functions/_take_one.sql', '3620c0b6958c45e8caaa17ed4f0c654c0bbf303d9a05b9fe7c44175ba98e27c5', '0.1.0', clock_timestamp()),
   ('functions/_take_in_turn.sql', '5591ac4e261e67c1d1fabc99382213dfdba6e804c1effd1d05f58e3ce835e855', '0.1.0', clock_timestamp()),
   ('functions/_take_many.sql', '1fb1defe8428bb4e3824cd8bc52b788c7a3a98abf73ffdf59836e7ea4b14069c', '0.1.0', clock_timestamp()),
-  ('functions/_retry_ms.sql', '6f6be5d0ece93337b8a08679f7256d92d367df0336ad75f3afa81488c7a10340', '0.1.0', clock_timestamp()),
+  ('functions/_retry_ms.sql', 'c6672008541901b8cfcd16b8fdd49055a22bc21d5d5d36c4d24ab444b9701a38', '0.1.0', clock_timestamp()),
   ('functions/_entries_read.sql', '32cb14bd2956e3f5ea2d2a57f8bbe5fbb5284986d8b1c0ace4835813c80e6257', '0.1.0', clock_timestamp()),
   ('functions/_walk_is_in_time.sql', 'fca1d12d2936ef84ffffdedd25dd0edad37242304a052d96e0bb0eb23e74a0f4', '0.1.0', clock_timestamp()),
-  ('functions/_generations_walk.sql', 'b54568858ef9c80fb5a409b2589395f947688dc5f74b42515ab73828a4af46a9', '0.1.0', clock_timestamp()),
+  ('functions/_generations_walk.sql', 'aa388427e74f344e4eb6b034d1c02330506beaa6722307f571b9639411fadbd0', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', '9e5014576c458755e095ec36d35279f4f28097413e1ec00b6af1e0da83b73562', '0.1.0', clock_timestamp()),
   ('functions/_take_in_generations.sql', '36bdaa7026669ccc627c9394ff93ce8f640ac7e14ed3179d8db9799535835d58', '0.1.0', clock_timestamp()),
-  ('functions/message_dequeue.sql', '750ded7706dbfc33d88d1ac49337c33e8653f800385f396e592304c5e233cc3f', '0.1.0', clock_timestamp()),
+  ('functions/message_dequeue.sql', 'a450630d1419c85be403d06f02486ebd30963f94e163f384b5c4a89cede79e76', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '2b4f67268933a0d46935df704fa68d3790598460d8eb94bbec25846b9d08d054', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'ff49c38309f3f4c88872397f88c23f0ab2209d711698a6b8f2725312b49bb1e3', '0.1.0', clock_timestamp()),
   ('functions/message_delete.sql', '306a38a189b2064c1449a5ee99ecf207e0fae1d2f9109bc4f52b4d774ed662e1', '0.1.0', clock_timestamp()),
@@ -3766,7 +3766,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/channel_explain.sql', '981004354220637eedcfff47d1402e8ce2f70f984f0d3f110ba07942de69fb3a', '0.1.0', clock_timestamp()),
   ('functions/_schema_missing.sql', '7aec0e7f33bd866f6522f7f13a68b325c8c095f8ddbbdfc9a624333858828fff', '0.1.0', clock_timestamp()),
   ('functions/check.sql', 'e15b4330033e63623a95b9336572a62fd8fc6d1477d94ac35bc59fd3dde0508e', '0.1.0', clock_timestamp()),
-  ('functions/repair.sql', 'e65b82bd27a315f4cac3f6fba6349746318c465f464f1a2bcba2809c289431da', '0.1.0', clock_timestamp()),
+  ('functions/repair.sql', 'e00add431a16bff762c00cc04bd634469befe1cdcb37d49ffad3e5e08d9b6230', '0.1.0', clock_timestamp()),
   ('functions/version_status.sql', '62f7bbb4abb01e029199e35b18ac1f3e89fa140d55672832c28c72741a1605e2', '0.1.0', clock_timestamp()),
   ('functions/_objects.sql', '385e065c4599136798efd326262116cc9f6f32ece7a72253c53e7fd58049d3a7', '0.1.0', clock_timestamp()),
   ('functions/_roles.sql', '8c77ac6c69007c98ee4df55366a7ee479b31bc4deb709ba9f94acce6dbfbe440', '0.1.0', clock_timestamp()),
