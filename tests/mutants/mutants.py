@@ -201,12 +201,28 @@ MUTANTS = [
         "test_plans.py",
     ),
     Mutant(
+        "dequeue-wakes-by-any-index",
+        "cost does not depend on statistics: a search for what is over goes by its index",
+        "message_dequeue",
+        "w.at <= v_now ORDER BY w.at LIMIT 1), false),",
+        "w.at <= v_now LIMIT 1), false),",
+        "test_plans.py",
+    ),
+    Mutant(
         "dequeue-looks-once",
         "empty means empty: what moved while a dequeue looked is looked for again",
         "message_dequeue",
         "IF v_ready <@ v_seen THEN",
         "IF true THEN",
         "test_open_dequeues.py",
+    ),
+    Mutant(
+        "take-one-by-any-index",
+        "cost does not depend on statistics: a lookup by id goes by the primary key",
+        "_take_one",
+        "m.status::text = 'READY'",
+        "m.status = 'READY'",
+        "test_plans.py",
     ),
     Mutant(
         "take-one-waits",
