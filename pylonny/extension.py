@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pylonny import __version__
 from pylonny.errors import InvalidNameError
-from pylonny.templates import Template, Templates, check_notify_channel, quote_literal
+from pylonny.templates import READ_COMMITTED, Template, Templates, check_notify_channel, quote_literal
 
 NAME = "pylonny"
 # The last migration of each release: what an update starts from.
@@ -37,8 +37,18 @@ _HEADER = """\
 \\echo Use "{{ statement }}" to load this file. \\quit
 
 """
+# The queue is the schema's owner's, with whose rights its functions run, also if a superuser creates or restores
+# it: a dump does not say whose an extension is. It ends with the script. Nothing is said of what else the schema
+# has, since a dump may restore other extensions to it first; PostgreSQL replaces nothing that is not ours.
+_OWNER = """\
+SELECT set_config('role', pg_get_userbyid(coalesce(c.relowner, n.nspowner)), true)
+FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'migration'
+WHERE n.nspname = {{ schema_literal }}
+  AND (c.oid IS NOT NULL OR (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user));
+"""
 # Instead of grants.sql, in an update. There a GRANT or REVOKE makes all the rights on its function, also what
-# somebody has granted, the extension's own, which are in no dump. So it touches only what it has made.
+# somebody has granted, the extension's own, which are in no dump. So it touches only what it has made, and
+# the roles get what they lack when the script is over.
 _NEW_GRANTS = """\
 DO $do$
 DECLARE
@@ -52,9 +62,28 @@ BEGIN
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
     END LOOP;
-    PERFORM {{ schema }}._roles_renew();
 END
 $do$;
+"""
+_RENEW = """\
+CREATE OR REPLACE FUNCTION {{ schema }}._roles_renew_later()
+RETURNS trigger
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  PERFORM {{ schema }}._roles_renew();
+  RETURN NULL;
+END
+$function$;
+COMMENT ON FUNCTION {{ schema }}._roles_renew_later() IS
+'Grants producers, consumers and operators what they lack when an update of the extension commits.';
+REVOKE ALL ON FUNCTION {{ schema }}._roles_renew_later() FROM PUBLIC;
+"""
+# Every update begins its ledger with a DELETE; the creation has nothing to delete.
+_RENEW_TRIGGER = """\
+CREATE CONSTRAINT TRIGGER roles_renew AFTER DELETE ON {{ schema }}.template DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW WHEN (old.path = 'grants.sql') EXECUTE FUNCTION {{ schema }}._roles_renew_later();
 """
 _DUMP = """\
 SELECT pg_extension_config_dump($regclass${{ schema }}.{{ name }}$regclass$, '');
@@ -79,10 +108,19 @@ class _Script(Templates):
             "extension": quote_literal(NAME),
         }
 
+    def opening(self) -> str:
+        level = "" if self._from_version is None else self._render(READ_COMMITTED)
+        return f"{self.lock()}\n{level}{self._render(_OWNER)}"
+
     def file(self, template: Template) -> str:
         if template.path == "grants.sql" and self._from_version is not None:
             return self._render(_NEW_GRANTS)
         return super().file(template)
+
+    def record(self) -> str:
+        trigger = _RENEW_TRIGGER if self._from_version is None else ""
+        dumped = "".join(self._render(_DUMP, name=name) for name in DUMPED)
+        return f"{self._render(_RENEW + trigger)}\n{super().record()}\n{dumped}"
 
     def text(self) -> str:
         """All of it."""
@@ -92,8 +130,7 @@ class _Script(Templates):
             else f"ALTER EXTENSION {NAME} UPDATE TO '{__version__}'"
         )
         header = self._render(_HEADER, version=__version__, statement=what)
-        dumped = "".join(self._render(_DUMP, name=name) for name in DUMPED)
-        return f"{header}{self._body(self._from_version)}\n{dumped}"
+        return header + self._body(self._from_version)
 
 
 def render_extension(

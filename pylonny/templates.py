@@ -55,6 +55,19 @@ END
 $do$;
 """
 
+# Another isolation level would look at the schema as it was before the lock was had.
+READ_COMMITTED = """\
+DO $do$
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'an install needs the isolation level READ COMMITTED, not %',
+            upper(current_setting('transaction_isolation'))
+            USING ERRCODE = 'active_sql_transaction', HINT = 'run it in a transaction of its own';
+    END IF;
+END
+$do$;
+"""
+
 # What every install goes on with. After it the schema exists, and is ours or empty.
 OPENING = """\
 DO $do$
@@ -67,12 +80,6 @@ BEGIN
         RAISE EXCEPTION 'PostgreSQL 15 or newer is needed, this server is %',
             current_setting('server_version')
             USING ERRCODE = 'feature_not_supported', HINT = 'upgrade the server, or use another';
-    END IF;
-    -- Another isolation level would look at the schema as it was before the lock was had.
-    IF current_setting('transaction_isolation') <> 'read committed' THEN
-        RAISE EXCEPTION 'an install needs the isolation level READ COMMITTED, not %',
-            upper(current_setting('transaction_isolation'))
-            USING ERRCODE = 'active_sql_transaction', HINT = 'run it in a transaction of its own';
     END IF;
 
     LOOP
@@ -104,7 +111,7 @@ BEGIN
       AND obj_description(c.oid, 'pg_class') LIKE 'pylonny%';
     IF FOUND THEN
         -- Its scripts bring an extension up to date, and nothing else: they are what a dump relies on.
-        IF v_extension <> {{ extension }} THEN
+        IF v_extension IS NOT NULL THEN
             RAISE EXCEPTION 'the queue in schema "%" belongs to the extension "%"',
                 {{ schema_literal }}, v_extension
                 USING ERRCODE = 'object_not_in_prerequisite_state',
@@ -120,7 +127,6 @@ BEGIN
     ELSIF EXISTS (
         SELECT FROM pg_depend d
         WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = v_schema AND d.deptype = 'n'
-          AND d.classid <> 'pg_extension'::regclass  -- which may be ours, about to be created
     ) THEN
         RAISE EXCEPTION 'schema "%" is not empty and not a queue of pylonny', {{ schema_literal }}
             USING ERRCODE = 'duplicate_schema', HINT = 'choose another schema, or empty this one';
@@ -333,7 +339,6 @@ class Templates:
         self._values: dict[str, str] = {
             "schema": quote_identifier(schema),
             "schema_literal": quote_literal(schema),
-            "extension": "''",  # the one that the queue may belong to: none
             "event_channel": "NULL" if event_channel is None else quote_literal(event_channel),
             "wake_channel": "NULL" if wake_channel is None else quote_literal(wake_channel),
         }
@@ -359,7 +364,8 @@ class Templates:
 
     def opening(self) -> str:
         """The SQL that an install begins with: the lock, checks, and the schema if there is none."""
-        return f"{self.lock()}\n{self._render(OPENING, schema_comment=quote_literal(SCHEMA_COMMENT))}"
+        opening = self._render(READ_COMMITTED + OPENING, schema_comment=quote_literal(SCHEMA_COMMENT))
+        return f"{self.lock()}\n{opening}"
 
     def patience(self, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> str:
         """The SQL that limits how long an install waits for a lock."""
