@@ -11,7 +11,14 @@ from pathlib import Path
 
 from pylonny import __version__
 from pylonny.errors import InvalidNameError
-from pylonny.templates import READ_COMMITTED, Template, Templates, check_notify_channel, quote_literal
+from pylonny.templates import (
+    READ_COMMITTED,
+    SETTINGS,
+    Template,
+    Templates,
+    check_notify_channel,
+    quote_literal,
+)
 
 NAME = "pylonny"
 # The last migration of each release: what an update starts from.
@@ -37,9 +44,10 @@ _HEADER = """\
 \\echo Use "{{ statement }}" to load this file. \\quit
 
 """
-# The queue is the schema's owner's, with whose rights its functions run, also if a superuser creates or restores
-# it: a dump does not say whose an extension is. It ends with the script. Nothing is said of what else the schema
-# has, since a dump may restore other extensions to it first; PostgreSQL replaces nothing that is not ours.
+# Also if a superuser creates or restores it, for a dump does not say whose an extension is, the queue is that of
+# the schema's owner, with whose rights its functions run.
+# Unlike an install it does not mind what else is in the schema: a dump may restore other extensions there first,
+# and PostgreSQL does not let it replace what is not its own.
 _OWNER = """\
 SELECT set_config('role', pg_get_userbyid(coalesce(c.relowner, n.nspowner)), true)
 FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'migration'
@@ -130,7 +138,7 @@ class _Script(Templates):
             else f"ALTER EXTENSION {NAME} UPDATE TO '{__version__}'"
         )
         header = self._render(_HEADER, version=__version__, statement=what)
-        return header + self._body(self._from_version)
+        return header + self._between_settings(self._body(self._from_version), [*SETTINGS, "role"])
 
 
 def render_extension(

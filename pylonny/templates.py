@@ -8,7 +8,7 @@ run by every install. Names may have in them what PostgreSQL allows: quotes, cap
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
@@ -411,11 +411,15 @@ class Templates:
 
     def statements(self, from_version: int | None = None) -> list[str]:
         """The statements of that, for a transaction of somebody else's, whose settings stay."""
-        settings = f"ARRAY[{', '.join(map(quote_literal, SETTINGS))}]"
+        return _split(self._between_settings(self._body(from_version), SETTINGS))
+
+    def _between_settings(self, body: str, names: Sequence[str]) -> str:
+        """SQL that leaves these settings of the transaction as they were."""
+        settings = f"ARRAY[{', '.join(map(quote_literal, names))}]"
         keep, restore = (
             self._render(text, settings=settings) for text in (_KEEP_SETTINGS, _RESTORE_SETTINGS)
         )
-        return _split(f"{keep}\n{self._body(from_version)}\n{restore}")
+        return f"{keep}\n{body}\n{restore}"
 
     def _body(self, from_version: int | None) -> str:
         """What an install runs in its transaction: where there is no queue, or one of that version."""

@@ -15,7 +15,7 @@ from pylonny.cli import main
 from pylonny.templates import render_install
 
 PROG = "python -m pylonny"
-COMMANDS = ["install", "uninstall", "status", "grant", "revoke", "check", "render", "bench"]
+COMMANDS = ["install", "uninstall", "status", "grant", "revoke", "check", "render", "extension", "bench"]
 
 
 @pytest.fixture(autouse=True)
