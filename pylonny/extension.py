@@ -44,10 +44,9 @@ _HEADER = """\
 \\echo Use "{{ statement }}" to load this file. \\quit
 
 """
-# Also if a superuser creates or restores it, for a dump does not say whose an extension is, the queue is that of
-# the schema's owner, with whose rights its functions run.
-# Unlike an install it does not mind what else is in the schema: a dump may restore other extensions there first,
-# and PostgreSQL does not let it replace what is not its own.
+# The queue is the schema's owner's, with whose rights its functions run, also if a superuser creates it, or
+# restores it: a dump does not say whose an extension is. Unlike an install it does not mind what else is in the
+# schema: a dump may restore other extensions there first, and PostgreSQL replaces nothing for it.
 _OWNER = """\
 SELECT set_config('role', pg_get_userbyid(coalesce(c.relowner, n.nspowner)), true)
 FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'migration'
