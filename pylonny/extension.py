@@ -45,8 +45,8 @@ _HEADER = """\
 
 """
 # The queue is the schema's owner's, with whose rights its functions run, also if a superuser creates it, or
-# restores it: a dump does not say whose an extension is. Unlike an install it does not mind what else the schema
-# has: a dump may restore other extensions there first, and PostgreSQL replaces nothing for it.
+# restores it: a dump does not say whose an extension is. Unlike an install it does not mind what else is in
+# the schema: a dump may restore other extensions there first, and PostgreSQL replaces nothing for it.
 _OWNER = """\
 SELECT set_config('role', pg_get_userbyid(coalesce(c.relowner, n.nspowner)), true)
 FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'migration'
