@@ -1,4 +1,4 @@
-"""The command: install, uninstall, status, grant, revoke, check, render, bench.
+"""The command: install, uninstall, status, grant, revoke, check, render, extension, bench.
 
 A failure is one line on stderr that says what to do. Exit status: 0 done, 1 failed or refused (or check found
 something), 2 wrong usage, 130 interrupted.
@@ -45,6 +45,7 @@ examples:
   {PROG} grant worker --as consumer
   {PROG} check
   {PROG} render --schema jobs > jobs.sql
+  {PROG} extension --out extension
   {PROG} uninstall --schema jobs --yes
   {PROG} bench
 
@@ -150,6 +151,24 @@ examples:
   {PROG} render | less
   {PROG} render --schema jobs --event-channel jobs_events | psql --set ON_ERROR_STOP=1 app
   {PROG} render --from 1 --no-event-channel --no-wake-channel     an upgrade"""
+
+_EXTENSION = """\
+Write the files of an extension, with which CREATE EXTENSION does what install does: a control file, the SQL
+to create it, and the SQL to update it from each earlier release. They have to be where the server looks for
+extensions: from PostgreSQL 18 on in a folder named `extension` below one of extension_control_path, before
+that in the server's own, below `pg_config --sharedir`. A managed service mostly does not let you: use install.
+
+A database has the extension once, in a schema that you choose. The channels to NOTIFY on are in the files, so
+they are the same for all databases of the server, and an update sets them anew."""
+
+_EXTENSION_EPILOG = f"""\
+examples:
+  {PROG} extension --out /srv/queue/extension       extension_control_path = '/srv/queue:$system'
+  {PROG} extension --out "$(pg_config --sharedir)/extension"
+  {PROG} extension --out extension --wake-channel lonny_wake
+then, as whoever is to own the queue:
+  CREATE SCHEMA lonny; CREATE EXTENSION pylonny SCHEMA lonny;
+  ALTER EXTENSION pylonny UPDATE;"""
 
 _BENCH = f"""\
 Measure how fast the queue is on your server, beside a bare table there that does no more than hand out rows.
@@ -332,6 +351,12 @@ def parser() -> _Parser:
         type=at_least(1),
         metavar="VERSION",
         help="number of the last migration that is there (default: none, a first install)",
+    )
+    extension = command(
+        _extension, "write the files of an extension", _EXTENSION, _EXTENSION_EPILOG, notify("none")
+    )
+    extension.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder to write them into, made if need be"
     )
     _add_bench_options(
         command(_bench, "measure the queue's speed on a server", _BENCH, _bench_epilog(), database)
@@ -573,6 +598,14 @@ def _render(options: argparse.Namespace) -> int:
     return 0
 
 
+def _extension(options: argparse.Namespace) -> int:
+    from pylonny.extension import write_extension
+
+    for path in write_extension(options.out, options.event_channel, options.wake_channel):
+        print(path)
+    return 0
+
+
 def _bench(options: argparse.Namespace) -> int:
     from pylonny.bench import workloads
 
@@ -677,7 +710,7 @@ def _cells(found: Installation) -> tuple[str, ...]:
     return (
         found.schema,
         str(found.version),
-        str(found.package_version),
+        str(found.package_version) + ("" if found.extension is None else " (extension)"),
         "none" if found.event_channel is None else found.event_channel,
         "none" if found.wake_channel is None else found.wake_channel,
         found.owner,

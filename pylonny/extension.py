@@ -10,16 +10,15 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from pylonny import __version__
-from pylonny.errors import Error
+from pylonny.errors import InvalidNameError
 from pylonny.templates import Template, Templates, check_notify_channel, quote_literal
 
 NAME = "pylonny"
 # The last migration of each release: what an update starts from.
 RELEASES = {"0.1.0": 1}
 
-# What CREATE EXTENSION does not make anew, and so has to be in a dump. The
-# ledger is made anew, perhaps of a newer release. The other sequences are hints, which a crash resets too, and
-# the wake-ups go with one of them.
+# What CREATE EXTENSION does not make anew, and so has to be in a dump. It makes the ledger, perhaps that of a
+# newer release. The other sequences are hints, which a crash resets too, and with them the wake-ups.
 DUMPED = ("message", "message_id_seq", "channel_policy", "channel_policy_id_seq", "wake", "producer")
 
 _CONTROL = """\
@@ -38,8 +37,8 @@ _HEADER = """\
 \\echo Use "{{ statement }}" to load this file. \\quit
 
 """
-# Instead of grants.sql, in an update. There a GRANT or REVOKE makes all the rights on its function, also those
-# that somebody has granted, the extension's own, which are in no dump. So it touches only what it has made.
+# Instead of grants.sql, in an update. There a GRANT or REVOKE makes all the rights on its function, also what
+# somebody has granted, the extension's own, which are in no dump. So it touches only what it has made.
 _NEW_GRANTS = """\
 DO $do$
 DECLARE
@@ -109,9 +108,11 @@ def render_extension(
     Raises InvalidNameError.
     """
     for channel in (event_channel, wake_channel):
-        if channel is not None and "@" in check_notify_channel(channel):
-            # PostgreSQL would put names in.
-            raise Error(f'the channel "{channel}" has an @ in it', "choose another one for an extension")
+        if channel is not None and "@ext" in check_notify_channel(channel):
+            raise InvalidNameError(
+                f'"{channel}" cannot be the name of a channel in an extension',
+                "PostgreSQL takes what begins with @ext for a placeholder",
+            )
     found = {f"{NAME}.control": _CONTROL.replace("{{ version }}", __version__)}
     found[f"{NAME}--{__version__}.sql"] = _Script(event_channel, wake_channel, root).text()
     for release, version in RELEASES.items():

@@ -131,6 +131,8 @@ class Installation:
     drift: tuple[str, ...] = ()
     """What is not as it was installed, as in "table message: index message_ready_idx is missing"."""
     wake_channel: str | None = None
+    extension: str | None = None
+    """The extension that it belongs to, which installs and drops it; None if it was installed."""
 
 
 def install(
@@ -156,9 +158,9 @@ def install(
     to `attempts` times. A queue of a newer pylonny is left as it is, unless that one says that this one
     cannot use it.
 
-    Raises InvalidNameError, and InstallError if the schema is not ours, if this role may not do it, if the
-    server is older than PostgreSQL 15, if the ledger does not go with the migrations of this package, or if
-    others did not let it in.
+    Raises InvalidNameError, and InstallError if the schema is not ours, or that of an extension, if this role
+    may not do it, if the server is older than PostgreSQL 15, if the ledger does not go with the migrations of
+    this package, or if others did not let it in.
     """
     for attempt in range(1, attempts + 1):
         try:
@@ -213,11 +215,13 @@ def plan(
 ) -> Plan:
     """What an install with these arguments would do. It changes nothing, and locks nothing.
 
-    Raises InvalidNameError, and InstallError if the ledger does not go with the migrations of this package.
+    Raises InvalidNameError, and InstallError if the queue belongs to an extension, or if the ledger does not
+    go with the migrations of this package.
     """
     channels = _Channels(event_channel, wake_channel)
     templates = channels.templates(schema, root)
     with _transaction(conn) as cur:
+        _refuse_extension(cur, schema, "bring it up to date with  ALTER EXTENSION {} UPDATE")
         return _plan(cur, templates, channels, to)
 
 
@@ -284,13 +288,14 @@ def uninstall(
     the queue, as a view of a table, stops the uninstall. It is one transaction, or a savepoint of the one
     that `conn` is in. `root` is another folder of templates.
 
-    Raises InvalidNameError, and InstallError if there is no queue of ours, if something depends on it, or if
-    this role may not drop it.
+    Raises InvalidNameError, and InstallError if there is no queue of ours, or that of an extension, if
+    something depends on it, or if this role may not drop it.
     """
     templates = Templates(schema, None, root)
     with _transaction(conn) as cur:
         _run(cur, templates.lock())
         _refuse_strangers(cur, schema)
+        _refuse_extension(cur, schema, "drop it with  DROP EXTENSION {}")
         _refuse_newer(templates.files, _read_ledger(cur, schema), schema)
         _revoke_all(cur, schema)
         _drop(cur, schema, created(templates.files))
@@ -348,7 +353,7 @@ def created(files: Iterable[Template]) -> set[tuple[str, str]]:
 def check_installed(conn: _Connection, schema: str) -> None:
     """Raise InstallError if there is no queue in `schema`."""
     with _transaction(conn) as cur:
-        if schema not in {name for name, _, _ in _find(cur)}:
+        if _find(cur, schema) == []:
             raise not_installed(schema)
 
 
@@ -361,19 +366,20 @@ def status(conn: _Connection, *, root: Traversable | None = None) -> list[Instal
     files = Templates(root=root).files
     with _transaction(conn) as cur:
         return [
-            _installation(cur, files, schema, owner)
-            if readable
-            else Installation(schema, owner, False, None, None, None)
-            for schema, owner, readable in _find(cur)
+            _installation(cur, files, found)
+            if found.readable
+            else Installation(found.schema, found.owner, False, None, None, None, extension=found.extension)
+            for found in _find(cur)
         ]
 
 
-def _installation(cur: _Cursor, files: list[Template], schema: str, owner: str) -> Installation:
+def _installation(cur: _Cursor, files: list[Template], found: _Found) -> Installation:
+    schema = found.schema
     ledger = _read_ledger(cur, schema)
     applied = _read_templates(cur, schema)
     return Installation(
         schema,
-        owner,
+        found.owner,
         True,
         max(ledger, default=None),
         max((row.package_version for row in [*ledger.values(), *applied.values()]), key=_order, default=None),
@@ -381,7 +387,17 @@ def _installation(cur: _Cursor, files: list[Template], schema: str, owner: str) 
         _pending(files, ledger),
         tuple(_drift(cur, schema, files)),
         _read_channel(cur, schema, "wake"),
+        found.extension,
     )
+
+
+class _Found(NamedTuple):
+    """A queue, and whether this role may look at its ledger and channels."""
+
+    schema: str
+    owner: str
+    readable: bool
+    extension: str | None
 
 
 class _Row(NamedTuple):
@@ -603,14 +619,25 @@ def _newer(
 
 def _refuse_strangers(cur: _Cursor, schema: str) -> None:
     """Raise InstallError if there is no queue in `schema`, or if it is not this role's."""
-    owners = {name: owner for name, owner, _ in _find(cur)}
-    if schema not in owners:
+    found = _find(cur, schema)
+    if not found:
         raise not_installed(schema)
-    if cur.execute("SELECT pg_has_role(%s, 'USAGE')", [owners[schema]]).fetchone() != (True,):
+    owner = found[0].owner
+    if cur.execute("SELECT pg_has_role(%s, 'USAGE')", [owner]).fetchone() != (True,):
         raise InstallError(
-            f'the queue in schema "{schema}" belongs to role "{owners[schema]}"',
-            f'connect as "{owners[schema]}", or as a role that is a member of it',
+            f'the queue in schema "{schema}" belongs to role "{owner}"',
+            f'connect as "{owner}", or as a role that is a member of it',
         )
+
+
+def _refuse_extension(cur: _Cursor, schema: str, remedy: str) -> None:
+    """Raise InstallError if the queue in `schema` belongs to an extension; `remedy` has {} for its name."""
+    for found in _find(cur, schema):
+        if found.extension is not None:
+            raise InstallError(
+                f'the queue in schema "{schema}" belongs to the extension "{found.extension}"',
+                remedy.format(found.extension),
+            )
 
 
 def _revoke_all(cur: _Cursor, schema: str) -> None:
@@ -644,9 +671,9 @@ def _order(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"[0-9]+", version)[:3]))
 
 
-def _find(cur: _Cursor) -> list[tuple[str, str, bool]]:
-    """Schema and owner of every queue, and whether this role may look at its ledger and channels."""
-    return cur.execute(
+def _find(cur: _Cursor, schema: str | None = None) -> list[_Found]:
+    """Every queue, or that in the schema, if there is one."""
+    rows = cur.execute(
         """
         SELECT n.nspname::text, pg_get_userbyid(c.relowner)::text,
                has_schema_privilege(n.oid, 'USAGE')
@@ -656,13 +683,19 @@ def _find(cur: _Cursor) -> list[tuple[str, str, bool]]:
                AND (SELECT coalesce(bool_and(has_function_privilege(p.oid, 'EXECUTE')), true)
                     FROM pg_proc p
                     WHERE p.pronamespace = n.oid
-                      AND p.proname IN ('_event_channel', '_wake_channel', '_objects'))
+                      AND p.proname IN ('_event_channel', '_wake_channel', '_objects')),
+               x.extname::text
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+        LEFT JOIN pg_extension x ON x.oid = d.refobjid
         WHERE c.relname = 'migration' AND c.relkind = 'r'
-          AND obj_description(c.oid, 'pg_class') LIKE 'pylonny%'
+          AND obj_description(c.oid, 'pg_class') LIKE 'pylonny%%'
+          AND n.nspname = coalesce(%s, n.nspname)
         ORDER BY n.nspname
-        """
+        """,
+        [schema],
     ).fetchall()
+    return [_Found(*row) for row in rows]
 
 
 def _objects(cur: _Cursor, schema: str) -> list[_Object]:
