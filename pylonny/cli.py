@@ -156,7 +156,7 @@ _EXTENSION = """\
 Write the files of an extension, with which CREATE EXTENSION does what install does: a control file, the SQL
 to create it, and the SQL to update it from each earlier release. They have to be where the server looks for
 extensions: from PostgreSQL 18 on in a folder named `extension` below one of extension_control_path, before
-that in the server's own, below `pg_config --sharedir`. A managed service mostly does not let you: use install.
+that in the server's own, below `pg_config --sharedir`. Managed services mostly do not let you: use install.
 
 A database has the extension once, in a schema that you choose. The channels to NOTIFY on are in the files, so
 they are the same for all databases of the server, and an update sets them anew."""

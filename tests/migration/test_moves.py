@@ -22,7 +22,6 @@ BINARIES = Path(sys.prefix, "postgresql-15", "bin")
 
 def fill(conn: Connection) -> None:
     """Put messages of every state into a queue, and make a role a producer of some channels."""
-    install(conn, "lonny", "events")
     conn.execute("CREATE ROLE mover LOGIN")
     grant(conn, "mover", "producer", channel_prefix="mine")
     for statement in (
@@ -75,7 +74,6 @@ def go_on(conn: Connection, before: list[tuple[object, ...]]) -> None:
         theirs.execute("SELECT lonny.message_create('mine', 'x', 3600000)")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             theirs.execute("SELECT lonny.message_create('new', 'x', 3600000)")
-    assert install(conn).applied == ()
     assert conn.execute("SELECT found FROM lonny.check()").fetchall() == []
 
 
@@ -93,6 +91,7 @@ def oldest() -> Iterator[PrivateServer]:
 def test_pg_upgrade(oldest: PrivateServer) -> None:
     with psycopg.connect(oldest.dsn(), autocommit=True) as conn:
         assert conn.info.server_version // 10000 == 15
+        install(conn, "lonny", "events")
         fill(conn)
         before = states(conn)
     oldest.stop()
@@ -118,6 +117,7 @@ def test_pg_upgrade(oldest: PrivateServer) -> None:
         server.start()
         with psycopg.connect(server.dsn(), autocommit=True) as conn:
             go_on(conn, before)
+            assert install(conn).applied == ()
 
 
 def owner(path: Path) -> tuple[int, int]:
@@ -128,6 +128,7 @@ def owner(path: Path) -> tuple[int, int]:
 @pytest.mark.parametrize("form", ["plain", "custom"])
 def test_dump_and_restore(oldest: PrivateServer, form: str) -> None:
     with psycopg.connect(oldest.dsn(), autocommit=True) as conn:
+        install(conn, "lonny", "events")
         fill(conn)
         before = states(conn)
     with private_server() as server:
@@ -143,3 +144,4 @@ def test_dump_and_restore(oldest: PrivateServer, form: str) -> None:
         file.unlink()
         with psycopg.connect(server.dsn(), autocommit=True) as conn:
             go_on(conn, before)
+            assert install(conn).applied == ()
