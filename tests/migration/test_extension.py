@@ -148,7 +148,10 @@ def set_free(conn: Connection) -> None:
         """
     ).fetchall()
     assert len(members) > 50
+    relations = {identity for kind, identity in members if kind in ("table", "view")}
     for kind, identity in members:
+        if kind == "type" and identity.removesuffix("[]") in relations or identity.endswith("[]"):
+            continue  # it is a part of another member
         conn.execute(f"ALTER EXTENSION pylonny DROP {kind} {identity}".encode())
     conn.execute("DROP EXTENSION pylonny")
 
@@ -312,7 +315,7 @@ def test_psql_says_what_the_files_are_for(server: PrivateServer, empty: str, nex
         "pylonny--0.1.0--0.2.0.sql": "ALTER EXTENSION pylonny UPDATE TO '0.2.0'",
     }
     for name, statement in told.items():
-        assert psql(server, empty, files[name]) == f'Use "{statement}" to load this file. \n'
+        assert psql(server, empty, files[name]) == f'Use "{statement}" to load this file.\n'
     assert files == render_extension()
 
 
@@ -325,10 +328,10 @@ def test_there_is_an_update_from_each_release() -> None:
         assert RELEASES[path.stem] == max(version for version, _ in checksums(path))
 
 
+@pytest.mark.usefixtures("mover")
 def test_an_update_loses_nothing_and_leaves_what_a_first_install_does(
-    server: PrivateServer, make_database: Callable[[], str], mover: None, next_root: Path
+    server: PrivateServer, make_database: Callable[[], str], next_root: Path
 ) -> None:
-    del mover
     updated, created = make_database(), make_database()
     with psycopg.connect(created, autocommit=True) as fresh:
         create(fresh, version=NEXT)
@@ -349,7 +352,12 @@ def test_an_update_loses_nothing_and_leaves_what_a_first_install_does(
         [found] = status(conn, root=next_root)
         assert (found.version, found.package_version, found.pending, found.drift) == (2, NEXT, (), ())
         assert found.event_channel == "events"
-        assert ledger(updated, "lonny") == ledger(created, "lonny")
+        # The first migration was run by another release.
+        ours, theirs = (
+            [row if isinstance(row[0], str) else row[:3] for row in ledger(dsn, "lonny")]
+            for dsn in (updated, created)
+        )
+        assert ours == theirs
         members = "SELECT pg_describe_object(classid, objid, 0) FROM pg_depend WHERE deptype = 'e' ORDER BY 1"
         assert conn.execute(members).fetchall() == rows(created, members)
         assert states(conn) == before
@@ -422,11 +430,9 @@ def move(server: PrivateServer, source: str, target: str, form: str) -> None:
     file.unlink()
 
 
+@pytest.mark.usefixtures("mover")
 @pytest.mark.parametrize("form", ["plain", "custom"])
-def test_dump_and_restore(
-    server: PrivateServer, mover: None, make_database: Callable[[], str], form: str
-) -> None:
-    del mover
+def test_dump_and_restore(server: PrivateServer, make_database: Callable[[], str], form: str) -> None:
     source, target = make_database(), make_database()
     with psycopg.connect(source, autocommit=True) as conn:
         create(conn)
@@ -439,33 +445,11 @@ def test_dump_and_restore(
         go_on(conn, before)
 
 
-def test_a_dump_is_restored_where_the_next_release_is(
-    server: PrivateServer,
-    mover: None,
-    make_database: Callable[[], str],
-    root: Path,
-    folder: Path,
-    request: pytest.FixtureRequest,
-) -> None:
-    del mover, folder
-    source, target = make_database(), make_database()
-    with psycopg.connect(source, autocommit=True) as conn:
-        create(conn)
-        fill(conn)
-        before = states(conn)
-    request.getfixturevalue("next_root")
-    move(server, source, target, "plain")
-    with psycopg.connect(target, autocommit=True) as conn:
-        [found] = status(conn, root=root)
-        assert (found.package_version, found.drift) == (NEXT, ())
-        assert states(conn) == before
-        conn.execute("SELECT lonny.message_create('a', 'content', 1000, label => 'new')")
-
-
+@pytest.mark.usefixtures("mover")
 def test_rights_on_what_an_update_has_made_are_granted_again_after_a_restore(
-    server: PrivateServer, mover: None, make_database: Callable[[], str], next_root: Path
+    server: PrivateServer, make_database: Callable[[], str], next_root: Path
 ) -> None:
-    del mover, next_root
+    del next_root
     source, target = make_database(), make_database()
     with psycopg.connect(source, autocommit=True) as conn:
         create(conn, version="0.1.0")
@@ -487,7 +471,7 @@ def test_rights_on_what_an_update_has_made_are_granted_again_after_a_restore(
 def test_what_is_in_a_dump_was_thought_about(empty: str, conn: Connection) -> None:
     create(conn)
     relations = "SELECT relname FROM pg_class WHERE relnamespace = 'lonny'::regnamespace AND "
-    names = rows(empty, relations + "relkind IN ('r', 'S', 'v', 'm')")
+    names = rows(empty, relations + "relkind IN ('r', 'p', 'S', 'm')")
     made_anew = {"migration", "template", "object"}
     hints = {"rotation", "wake_rotation", "generation", "generation_walk", "timer_mark"}
     sleep = {"sleeper", "sleeper_at", "wake_up"}
@@ -521,8 +505,6 @@ def test_the_command(
         "",
     )
     assert {path.name: path.read_text() for path in out.iterdir()} == render_extension("events")
-    (tmp_path / "file").touch()
-    assert run("extension", "--out", str(tmp_path / "file"))[0] == 1
 
     create(conn)
     assert run("status")[1].splitlines() == [
