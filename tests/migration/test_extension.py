@@ -150,7 +150,7 @@ def set_free(conn: Connection) -> None:
     assert len(members) > 50
     relations = {identity for kind, identity in members if kind in ("table", "view")}
     for kind, identity in members:
-        if kind == "type" and identity.removesuffix("[]") in relations or identity.endswith("[]"):
+        if identity.endswith("[]") or (kind == "type" and identity in relations):
             continue  # it is a part of another member
         conn.execute(f"ALTER EXTENSION pylonny DROP {kind} {identity}".encode())
     conn.execute("DROP EXTENSION pylonny")
@@ -362,7 +362,8 @@ def test_an_update_loses_nothing_and_leaves_what_a_first_install_does(
         assert conn.execute(members).fetchall() == rows(created, members)
         assert states(conn) == before
         revoke(conn, "mover", "producer")
-        conn.execute("TRUNCATE lonny.message, lonny.wake, lonny.channel_policy")
+        # Those who planned a call before the update may finish it, by what it was renamed to.
+        conn.execute("REVOKE ALL ON FUNCTION lonny._message_create_1 FROM mover")
         set_free(conn)
     with psycopg.connect(created, autocommit=True) as fresh:
         set_free(fresh)
