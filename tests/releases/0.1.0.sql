@@ -17,6 +17,7 @@ DO $do$
 DECLARE
     v_schema pg_namespace.oid%TYPE;
     v_owner name;
+    v_extension name;
 BEGIN
     IF current_setting('server_version_num')::integer < 150000 THEN
         RAISE EXCEPTION 'PostgreSQL 15 or newer is needed, this server is %',
@@ -51,11 +52,20 @@ BEGIN
         END;
     END LOOP;
 
-    SELECT pg_get_userbyid(c.relowner) INTO v_owner
+    SELECT pg_get_userbyid(c.relowner), x.extname INTO v_owner, v_extension
     FROM pg_class c
+    LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+    LEFT JOIN pg_extension x ON x.oid = d.refobjid
     WHERE c.relnamespace = v_schema AND c.relname = 'migration'
       AND obj_description(c.oid, 'pg_class') LIKE 'pylonny%';
     IF FOUND THEN
+        -- Its scripts bring an extension up to date, and nothing else: they are what a dump relies on.
+        IF v_extension <> '' THEN
+            RAISE EXCEPTION 'the queue in schema "%" belongs to the extension "%"',
+                'lonny', v_extension
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                    HINT = format('bring it up to date with  ALTER EXTENSION %I UPDATE', v_extension);
+        END IF;
         -- Functions of several owners in one queue could not be replaced by any one of them.
         IF v_owner <> current_user THEN
             RAISE EXCEPTION 'the queue in schema "%" belongs to role "%", not to "%"',
@@ -66,6 +76,7 @@ BEGIN
     ELSIF EXISTS (
         SELECT FROM pg_depend d
         WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = v_schema AND d.deptype = 'n'
+          AND d.classid <> 'pg_extension'::regclass  -- which may be ours, about to be created
     ) THEN
         RAISE EXCEPTION 'schema "%" is not empty and not a queue of pylonny', 'lonny'
             USING ERRCODE = 'duplicate_schema', HINT = 'choose another schema, or empty this one';
