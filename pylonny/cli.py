@@ -164,7 +164,7 @@ they are the same for all databases of the server, and an update sets them anew.
 _EXTENSION_EPILOG = f"""\
 examples:
   {PROG} extension --out /srv/queue/extension       extension_control_path = '/srv/queue:$system'
-  {PROG} extension --out "$(pg_config --sharedir)/extension"
+  {PROG} extension --out $SHAREDIR/extension        what `pg_config --sharedir` says, before 18
   {PROG} extension --out extension --wake-channel lonny_wake
 then, as whoever is to own the queue:
   CREATE SCHEMA lonny; CREATE EXTENSION pylonny SCHEMA lonny;
