@@ -62,6 +62,8 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["install", "--event-channel", "e", "--no-event-channel"], "not allowed with argument"),
         (["uninstall", "--event-channel", "e"], "unrecognized arguments"),
         (["render", "--dsn", "dbname=x"], "unrecognized arguments"),
+        (["extension"], "the following arguments are required: --out"),
+        (["extension", "--out", "x", "--schema", "lonny"], "unrecognized arguments: --schema lonny"),
         (["status", "--yes"], "unrecognized arguments: --yes"),
         (["grant", "app"], "the following arguments are required: --as"),
         (["grant", "--as", "producer"], "the following arguments are required: ROLE"),
