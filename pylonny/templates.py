@@ -127,7 +127,6 @@ BEGIN
     ELSIF EXISTS (
         SELECT FROM pg_depend d
         WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = v_schema AND d.deptype = 'n'
-          AND d.classid <> 'pg_extension'::regclass  -- which may be ours, about to be created
     ) THEN
         RAISE EXCEPTION 'schema "%" is not empty and not a queue of pylonny', {{ schema_literal }}
             USING ERRCODE = 'duplicate_schema', HINT = 'choose another schema, or empty this one';
@@ -340,7 +339,6 @@ class Templates:
         self._values: dict[str, str] = {
             "schema": quote_identifier(schema),
             "schema_literal": quote_literal(schema),
-            "extension": "''",  # the one that the queue may belong to: none
             "event_channel": "NULL" if event_channel is None else quote_literal(event_channel),
             "wake_channel": "NULL" if wake_channel is None else quote_literal(wake_channel),
         }

@@ -367,9 +367,12 @@ def test_an_update_loses_nothing_and_leaves_what_a_first_install_does(
         [found] = status(conn, root=next_root)
         assert (found.version, found.package_version, found.pending, found.drift) == (2, NEXT, (), ())
         assert found.event_channel == "events"
-        # But for the release that has made the tables.
-        first = [row[:3] for row in ledger(created, "lonny")]
-        assert [row[:3] for row in ledger(updated, "lonny")] == first
+        # The first migration was run by another release.
+        ours, theirs = (
+            [row if isinstance(row[0], str) else row[:3] for row in ledger(dsn, "lonny")]
+            for dsn in (updated, created)
+        )
+        assert ours == theirs
         members = "SELECT pg_describe_object(classid, objid, 0) FROM pg_depend WHERE deptype = 'e' ORDER BY 1"
         assert conn.execute(members).fetchall() == fresh_rows(created, members)
         assert states(conn) == before

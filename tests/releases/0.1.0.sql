@@ -79,7 +79,6 @@ BEGIN
     ELSIF EXISTS (
         SELECT FROM pg_depend d
         WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = v_schema AND d.deptype = 'n'
-          AND d.classid <> 'pg_extension'::regclass  -- which may be ours, about to be created
     ) THEN
         RAISE EXCEPTION 'schema "%" is not empty and not a queue of pylonny', 'lonny'
             USING ERRCODE = 'duplicate_schema', HINT = 'choose another schema, or empty this one';
