@@ -44,12 +44,15 @@ _HEADER = """\
 \\echo Use "{{ statement }}" to load this file. \\quit
 
 """
-# The queue is the schema's owner's, with whose rights its functions run, also if a superuser creates it, or
-# restores it: a dump does not say whose an extension is. Unlike an install it does not mind what else is in
-# the schema: a dump may restore other extensions there first, and PostgreSQL replaces nothing for it.
+# The queue is the schema's owner's (in public, the database's), with whose rights its functions run, also if a
+# superuser creates it, or restores it: a dump does not say whose an extension is. Unlike an install it does not
+# mind what else is in the schema: a dump may restore other extensions there first, and PostgreSQL replaces
+# nothing for it.
 _OWNER = """\
-SELECT set_config('role', pg_get_userbyid(coalesce(c.relowner, n.nspowner)), true)
-FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'migration'
+SELECT set_config('role', pg_get_userbyid(coalesce(c.relowner, d.datdba, n.nspowner)), true)
+FROM pg_namespace n
+LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'migration'
+LEFT JOIN pg_database d ON d.datname = current_database() AND n.nspowner = 'pg_database_owner'::regrole
 WHERE n.nspname = {{ schema_literal }}
   AND (c.oid IS NOT NULL OR (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user));
 """

@@ -418,7 +418,17 @@ def test_it_is_the_schemas_owners_whoever_creates_and_updates_it(
         assert conn.execute("SELECT current_user").fetchone() == ("postgres",)
     [found] = status(conn, root=next_root)
     assert (found.owner, found.drift) == (role, ())
+    # public is everybody's who owns the database.
+    conn.execute("DROP EXTENSION pylonny; CREATE EXTENSION pylonny SCHEMA public")
+    assert [found.owner for found in status(conn)] == ["postgres"]
     conn.execute("DROP EXTENSION pylonny")
+
+
+def test_the_readmes_statements(conn: Connection) -> None:
+    section = README.split("### As an extension\n")[1].split("\n### ")[0]
+    [statements] = re.findall(r"^```sql\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    conn.execute(statements.encode())
+    assert status(conn) == []
 
 
 def test_a_transaction_goes_on_with_its_settings(open_as: Connector, next_root: Path) -> None:
