@@ -267,7 +267,9 @@ def test_promise_8_a_vacuum_beside_an_old_snapshot_turns_no_plan(connect: Connec
             for channel in (None, "free-1", "limited-1"):
                 create(worker, channel)
             plans = [plan for _ in range(3) for plan in measured(worker, OPERATIONS["dequeue"], alone=alone)]
-            by_id = [node for plan in plans for node in plan.nodes() if "(id = " in node.get("Index Cond", "")]
+            by_id = [
+                node for plan in plans for node in plan.nodes() if "(id = " in node.get("Index Cond", "")
+            ]
             assert by_id
             assert {node["Index Name"] for node in by_id} == {"message_id_pkey"}
     holder.rollback()
