@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from tests.migration.test_render import ledger, psql
 from tests.support.databases import SETTINGS
 from tests.support.sessions import Connection
 
+README = (Path(__file__).parents[2] / "README.md").read_text()
 NEXT = "0.2.0"  # made up, as tests/migration/next_version.py is
 NAMES = [
     "lonny",
