@@ -44,10 +44,10 @@ _HEADER = """\
 \\echo Use "{{ statement }}" to load this file. \\quit
 
 """
-# The queue is the schema's owner's (in public, the database's), with whose rights its functions run, also if
-# a superuser creates it, or restores it: a dump does not say whose an extension is. Unlike an install it does
-# not mind what else is in the schema: a dump may restore other extensions there first, and PostgreSQL replaces
-# nothing for it.
+# The queue is the schema's owner's (in public, the database's), with whose rights its functions run, also
+# if a superuser creates it, or restores it: a dump does not say whose an extension is. Unlike an install it
+# does not mind what else is in the schema: a dump may restore other extensions there first, and PostgreSQL
+# replaces nothing for it.
 _OWNER = """\
 SELECT set_config('role', pg_get_userbyid(coalesce(c.relowner, d.datdba, n.nspowner)), true)
 FROM pg_namespace n
