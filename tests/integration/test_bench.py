@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -32,6 +33,23 @@ def command(database: str, *arguments: str) -> list[str]:
 
 def schemas(conn: Connection) -> list[str]:
     return [name for (name,) in conn.execute(OURS).fetchall()]
+
+
+def test_an_older_pgbench_knows_all_that_it_is_given(database: str, tmp_path: Path) -> None:
+    folder = Path(sys.prefix, "postgresql-15", "bin")
+    assert (folder / "pgbench").exists(), "get it: make .venv/postgresql-15"
+    options = ["--workload", "W1", "--duration", "1", "--repetitions", "1", "--clients", "1"]
+    done = subprocess.run(
+        command(database, *options, "--synchronous-commit", "off", "--json", str(tmp_path / "figures.json")),
+        capture_output=True,
+        text=True,
+        timeout=MINUTE,
+        check=False,
+        env=os.environ | {"PYLONNY_PG_BIN": str(folder)},
+    )
+    assert (done.returncode, "rror" in done.stderr) == (0, False), done.stderr
+    figures: dict[str, Any] = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["client"]["driver"].startswith("pgbench 15")
 
 
 @pytest.mark.parametrize("driver", ["pgbench", "psycopg"])
