@@ -118,6 +118,10 @@ class _Script(Templates):
             "extension": quote_literal(NAME),
         }
 
+    def control(self) -> str:
+        """The control file."""
+        return self._render(_CONTROL, version=__version__)
+
     def opening(self) -> str:
         level = "" if self._from_version is None else self._render(READ_COMMITTED)
         return f"{self.lock()}\n{level}{self._render(_OWNER)}"
@@ -160,8 +164,8 @@ def render_extension(
                 f'"{channel}" cannot be the name of a channel in an extension',
                 "PostgreSQL takes what begins with @ext for a placeholder",
             )
-    found = {f"{NAME}.control": _CONTROL.replace("{{ version }}", __version__)}
-    found[f"{NAME}--{__version__}.sql"] = _Script(event_channel, wake_channel, root).text()
+    creation = _Script(event_channel, wake_channel, root)
+    found = {f"{NAME}.control": creation.control(), f"{NAME}--{__version__}.sql": creation.text()}
     for release, version in RELEASES.items():
         if release != __version__:
             update = _Script(event_channel, wake_channel, root, version)

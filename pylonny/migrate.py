@@ -353,7 +353,7 @@ def created(files: Iterable[Template]) -> set[tuple[str, str]]:
 def check_installed(conn: _Connection, schema: str) -> None:
     """Raise InstallError if there is no queue in `schema`."""
     with _transaction(conn) as cur:
-        if _find(cur, schema) == []:
+        if not _find(cur, schema):
             raise not_installed(schema)
 
 

@@ -44,12 +44,7 @@ def run(
     report.check_output(json)
     plot.check_plot(image)
     sender = open_driver(driver)
-    parameters: dict[str, str] = conn.info.get_parameters()
-    # The default, which psycopg gives as if it had been asked for, and which no pgbench before 16 knows.
-    if parameters.get("sslcertmode") == "allow":
-        del parameters["sslcertmode"]
-    parameters |= {"password": conn.info.password, "application_name": "pylonny bench"}
-    dsn = make_conninfo("", **parameters)
+    dsn = make_conninfo(conn.info.dsn, password=conn.info.password, application_name="pylonny bench")
     # Notices of the server may not end up among what pgbench prints.
     dsn = with_setting(dsn, "client_min_messages", "warning")
     check_server(conn, options)

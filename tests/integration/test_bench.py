@@ -31,6 +31,19 @@ def command(database: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "pylonny", "bench", "--dsn", database, *arguments]
 
 
+def bench(
+    database: str, *arguments: str, timeout: float = MINUTE, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(database, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env=os.environ | environment,
+    )
+
+
 def schemas(conn: Connection) -> list[str]:
     return [name for (name,) in conn.execute(OURS).fetchall()]
 
@@ -39,14 +52,8 @@ def test_an_older_pgbench_knows_all_that_it_is_given(database: str, tmp_path: Pa
     folder = Path(sys.prefix, "postgresql-15", "bin")
     assert (folder / "pgbench").exists(), "get it: make .venv/postgresql-15"
     options = ["--workload", "W1", "--duration", "1", "--repetitions", "1", "--clients", "1"]
-    done = subprocess.run(
-        command(database, *options, "--synchronous-commit", "off", "--json", str(tmp_path / "figures.json")),
-        capture_output=True,
-        text=True,
-        timeout=MINUTE,
-        check=False,
-        env=os.environ | {"PYLONNY_PG_BIN": str(folder)},
-    )
+    options += ["--synchronous-commit", "off", "--json", str(tmp_path / "figures.json")]
+    done = bench(database, *options, PYLONNY_PG_BIN=str(folder))
     assert (done.returncode, "rror" in done.stderr) == (0, False), done.stderr
     figures: dict[str, Any] = json.loads((tmp_path / "figures.json").read_text())
     assert figures["client"]["driver"].startswith("pgbench 15")
@@ -62,13 +69,7 @@ def test_it_measures_and_leaves_nothing_behind(
     workloads = "W1,W1T,W5T" if driver == "psycopg" else "W1,W1L,W5T,W6,W8"
     options = ["--workload", workloads, "--duration", "1", "--snapshot-duration", "2", "--repetitions", "1"]
     options += ["--clients", "2", "--synchronous-commit", "off", "--driver", driver]
-    done = subprocess.run(
-        command(database, *options, "--json", str(out), "--plot", str(image)),
-        capture_output=True,
-        text=True,
-        timeout=2 * MINUTE,
-        check=False,
-    )
+    done = bench(database, *options, "--json", str(out), "--plot", str(image), timeout=2 * MINUTE)
     assert (done.returncode, "rror" in done.stderr) == (0, False), done.stderr
     assert schemas(conn) == []
     assert conn.execute("SELECT channel FROM lonny.message").fetchall() == [("mine",)]
@@ -118,13 +119,7 @@ def test_a_role_that_may_not_create_a_schema_is_told(connect: Connect, database:
     role = f"poor_{conn.info.backend_pid}"
     conn.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
     try:
-        done = subprocess.run(
-            command(make_conninfo(database, user=role)),
-            capture_output=True,
-            text=True,
-            timeout=MINUTE,
-            check=False,
-        )
+        done = bench(make_conninfo(database, user=role))
     finally:
         conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
     assert done.returncode == 1
@@ -145,13 +140,7 @@ def test_what_a_session_complains_about_is_one_line(connect: Connect, database: 
     conn.execute(limit)
     try:
         for driver in ("pgbench", "psycopg"):
-            done = subprocess.run(
-                command(make_conninfo(database, user=role), "--workload", "W1", "--driver", driver),
-                capture_output=True,
-                text=True,
-                timeout=MINUTE,
-                check=False,
-            )
+            done = bench(make_conninfo(database, user=role), "--workload", "W1", "--driver", driver)
             assert done.returncode == 1
             [line] = done.stderr.splitlines()
             assert "too many connections for database" in line

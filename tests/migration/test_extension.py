@@ -26,7 +26,7 @@ from pylonny.templates import render_install
 from tests.migration.conftest import Connector, dump, objects
 from tests.migration.next_version import change
 from tests.migration.test_hostile import live
-from tests.migration.test_moves import fill, go_on, states
+from tests.migration.test_moves import fill, go_on, move, states
 from tests.migration.test_releases import RELEASES as SNAPSHOTS
 from tests.migration.test_releases import checksums
 from tests.migration.test_render import ledger, psql
@@ -140,6 +140,13 @@ def create(conn: Connection, schema: str = "lonny", version: str | None = None) 
     )
 
 
+def filled(conn: Connection, version: str | None = None) -> list[tuple[object, ...]]:
+    """Create the extension and put messages of every state into it; the states."""
+    create(conn, version=version)
+    fill(conn)
+    return states(conn)
+
+
 def set_free(conn: Connection) -> None:
     """Make what the extension has members of nothing, so that a dump shows them."""
     # One after another: with a table go its types, from PostgreSQL 17 on.
@@ -192,9 +199,9 @@ def test_a_channel_in_which_postgresql_would_put_a_name_is_refused(name: str) ->
             render_extension(*channels)
 
 
-@pytest.mark.parametrize("name", ["lonny", "My Queue 1"])
+@pytest.mark.parametrize(("name", "quoted"), [("lonny", "lonny"), ("My Queue 1", '"My Queue 1"')])
 def test_the_extension_is_what_an_install_makes(
-    server: PrivateServer, make_database: Callable[[], str], name: str
+    server: PrivateServer, make_database: Callable[[], str], name: str, quoted: str
 ) -> None:
     installed, created = make_database(), make_database()
     with psycopg.connect(installed, autocommit=True) as conn:
@@ -210,14 +217,8 @@ def test_the_extension_is_what_an_install_makes(
         assert [row for row in found if row not in own] == [row[:3] for row in ledger(installed, name)]
         set_free(conn)
         conn.execute(sql.SQL("DROP FUNCTION {}._roles_renew_later CASCADE").format(sql.Identifier(name)))
-    quoted = conn_quoted(name)
     made = dump(server, created).replace(f"(pg_catalog.parse_ident('{quoted}'))[1]", f"'{name}'")
     assert made == dump(server, installed).replace(f'"{name}"', quoted)
-
-
-def conn_quoted(name: str) -> str:
-    """A name as PostgreSQL quotes it."""
-    return f'"{name}"' if " " in name else name
 
 
 def test_one_has_it_once(conn: Connection) -> None:
@@ -355,9 +356,7 @@ def test_an_update_loses_nothing_and_leaves_what_a_first_install_does(
     with psycopg.connect(created, autocommit=True) as fresh:
         create(fresh, version=NEXT)
     with psycopg.connect(updated, autocommit=True) as conn:
-        create(conn, version="0.1.0")
-        fill(conn)
-        before = states(conn)
+        before = filled(conn, "0.1.0")
         mine = psycopg.connect(make_conninfo(updated, user="mover"), autocommit=True)
         with mine:
             mine.execute("SELECT lonny.message_create('mine', '9', 0)")
@@ -379,9 +378,8 @@ def test_an_update_loses_nothing_and_leaves_what_a_first_install_does(
         assert conn.execute(members).fetchall() == fresh_rows(created, members)
         assert states(conn) == before
         revoke(conn, "mover", "producer")
-        conn.execute(
-            "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA lonny FROM mover"
-        )  # of a name that programs do not call
+        # It keeps its right on the function that the update has renamed.
+        conn.execute("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA lonny FROM mover")
         conn.execute("TRUNCATE lonny.message, lonny.wake, lonny.channel_policy")
         set_free(conn)
     with psycopg.connect(created, autocommit=True) as fresh:
@@ -491,18 +489,6 @@ def test_an_update_waits_only_so_long(empty: str, conn: Connection, folder: Path
 # Dumps
 
 
-def move(server: PrivateServer, source: str, target: str, form: str) -> None:
-    """Dump a database and restore it."""
-    file = server.root / "dump"
-    server.run("pg_dump", f"--dbname={source}", f"--format={form}", f"--file={file}")
-    if form == "plain":
-        options = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]
-        server.run("psql", *options, f"--dbname={target}", f"--file={file}")
-    else:
-        server.run("pg_restore", "--exit-on-error", f"--dbname={target}", str(file))
-    file.unlink()
-
-
 @pytest.mark.parametrize("form", ["plain", "custom"])
 def test_dump_and_restore(
     server: PrivateServer, mover: None, make_database: Callable[[], str], form: str
@@ -510,9 +496,7 @@ def test_dump_and_restore(
     del mover
     source, target = make_database(), make_database()
     with psycopg.connect(source, autocommit=True) as conn:
-        create(conn)
-        fill(conn)
-        before = states(conn)
+        before = filled(conn)
     move(server, source, target, form)
     with psycopg.connect(target, autocommit=True) as conn:
         [found] = status(conn)
@@ -567,9 +551,7 @@ def test_a_dump_is_restored_where_the_next_release_is(
     del mover
     source, target = make_database(), make_database()
     with psycopg.connect(source, autocommit=True) as conn:
-        create(conn)
-        fill(conn)
-        before = states(conn)
+        before = filled(conn)
     request.getfixturevalue("next_root")
     script = server.run("pg_dump", f"--dbname={source}")
     printed = server.run("psql", "--no-psqlrc", "--quiet", f"--dbname={target}", stdin=script)
@@ -593,8 +575,7 @@ def test_rights_on_what_an_update_has_made_are_in_a_dump(
     del mover, next_root
     source, target = make_database(), make_database()
     with psycopg.connect(source, autocommit=True) as conn:
-        create(conn, version="0.1.0")
-        fill(conn)
+        filled(conn, "0.1.0")
         grant(conn, "mover", "consumer")
         conn.execute("ALTER EXTENSION pylonny UPDATE")
         rights = (

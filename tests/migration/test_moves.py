@@ -125,6 +125,18 @@ def owner(path: Path) -> tuple[int, int]:
     return found.st_uid, found.st_gid
 
 
+def move(server: PrivateServer, source: str, target: str, form: str) -> None:
+    """Dump a database and restore it, with the programs of `server`."""
+    file = server.root / "dump"
+    server.run("pg_dump", f"--dbname={source}", f"--format={form}", f"--file={file}")
+    if form == "plain":
+        options = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]
+        server.run("psql", *options, f"--dbname={target}", f"--file={file}")
+    else:
+        server.run("pg_restore", "--exit-on-error", f"--dbname={target}", str(file))
+    file.unlink()
+
+
 @pytest.mark.parametrize("form", ["plain", "custom"])
 def test_dump_and_restore(oldest: PrivateServer, form: str) -> None:
     with psycopg.connect(oldest.dsn(), autocommit=True) as conn:
@@ -134,14 +146,7 @@ def test_dump_and_restore(oldest: PrivateServer, form: str) -> None:
     with private_server() as server:
         with psycopg.connect(server.dsn(), autocommit=True) as conn:
             conn.execute("CREATE ROLE mover LOGIN")
-        file = server.root / "dump"
-        oldest_dump = f"--dbname={oldest.dsn()}"
-        server.run("pg_dump", oldest_dump, f"--format={form}", f"--file={file}")
-        if form == "plain":
-            server.run("psql", "--no-psqlrc", "--set=ON_ERROR_STOP=1", f"--file={file}")
-        else:
-            server.run("pg_restore", "--exit-on-error", "--dbname=postgres", str(file))
-        file.unlink()
+        move(server, oldest.dsn(), server.dsn(), form)
         with psycopg.connect(server.dsn(), autocommit=True) as conn:
             go_on(conn, before)
             assert install(conn).applied == ()
