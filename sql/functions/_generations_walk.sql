@@ -11,6 +11,7 @@ DECLARE
   c_few         CONSTANT integer  := 10000;
   c_few_stale   CONSTANT integer  := 1000;
   c_few_dead    CONSTANT integer  := 500;
+  c_few_a_lane  CONSTANT integer  := 8;
   c_share       CONSTANT integer  := 20;
   c_pause       CONSTANT interval := interval '500 ms';
   c_pause_max   CONSTANT interval := interval '60 s';
@@ -22,6 +23,7 @@ DECLARE
   v_older       bigint;
   v_younger     bigint;
   v_num_read    bigint;
+  v_few_dead    bigint;
   v_due_at      timestamptz;
   v_messages    record;
   v_wakes       record;
@@ -48,11 +50,11 @@ BEGIN
     -- Stale is what is in neither generation. What another transaction holds (or one that rolled back held: the row version's xmax is another's) would
     -- keep the older one for as long, so that one is over when nothing else is left in it. Its wakes are taken along, since those of a lane whose
     -- mutex is held stay as well.
-    SELECT count(*) AS num, count(*) FILTER (WHERE x.is_stale AND NOT x.is_held) AS num_stale,
+    SELECT count(*) AS num, count(DISTINCT x.lane) AS num_lanes, count(*) FILTER (WHERE x.is_stale AND NOT x.is_held) AS num_stale,
            count(*) FILTER (WHERE x.generation < v_younger AND NOT x.is_stale AND NOT x.is_held) AS num_older,
            array_agg(x.id) FILTER (WHERE x.is_stale OR x.generation < v_younger AND x.is_held) AS stale
       INTO v_messages
-      FROM (SELECT m.id, m.generation, (m.generation BETWEEN v_older AND v_younger) IS NOT TRUE AS is_stale, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held
+      FROM (SELECT m.id, m.lane, m.generation, (m.generation BETWEEN v_older AND v_younger) IS NOT TRUE AS is_stale, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held
               FROM {{ schema }}.message m
              WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT c_few) x;
     SELECT count(*) AS num, count(*) FILTER (WHERE (x.generation BETWEEN v_older AND v_younger) IS NOT TRUE) AS num_stale,
@@ -65,6 +67,17 @@ BEGIN
                       (SELECT w.at FROM {{ schema }}.wake w WHERE w.at <= v_began_at ORDER BY w.at LIMIT 1 FOR UPDATE SKIP LOCKED), v_began_at);
     v_num_read := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$)
                   + {{ schema }}._entries_read($regclass${{ schema }}.message_timer_idx$regclass$) - v_messages.num;
+    v_few_dead := c_few_dead + c_few_a_lane * v_messages.num_lanes;
+    IF v_num_read >= v_few_dead AND v_num_read < c_few_dead * v_messages.num_lanes THEN
+      -- In each lane there are few, and they may all be of the last moments: then this search has marked them for the next one to pass by. Only
+      -- if they stay are they worth the search in generations, which costs more the more lanes there are.
+      v_num_read := - {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$)
+                    - {{ schema }}._entries_read($regclass${{ schema }}.message_timer_idx$regclass$);
+      PERFORM FROM (SELECT FROM {{ schema }}.message m WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT v_messages.num) x;
+      PERFORM FROM {{ schema }}.message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1;
+      v_num_read := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$)
+                    + {{ schema }}._entries_read($regclass${{ schema }}.message_timer_idx$regclass$) - v_messages.num;
+    END IF;
   EXCEPTION WHEN query_canceled THEN
     -- Perhaps by a statement_timeout: if the next dequeue tried again, none would ever get further.
     v_ended_at := {{ schema }}._clock();
@@ -77,7 +90,7 @@ BEGIN
   END;
   PERFORM setval($regclass${{ schema }}.timer_mark$regclass$, {{ schema }}._microseconds(v_due_at - c_margin));
 
-  IF v_num_read < c_few_dead THEN
+  IF v_num_read < v_few_dead THEN
     PERFORM setval($regclass${{ schema }}.generation$regclass$, - v_generation),
             setval($regclass${{ schema }}.generation_walk$regclass$, 0);
     RETURN;

@@ -11,8 +11,7 @@ BEGIN
     JOIN pg_namespace n ON n.oid = q.relnamespace, (VALUES
       ('message', 'message_ready_idx', '(lane, dequeue_at, id) WHERE status = ''READY''', false),
       ('message', 'message_generation_idx', '(generation, lane, dequeue_at, id) WHERE status = ''READY'' AND generation IS NOT NULL', false),
-      ('message', 'message_waiting_idx', '(lane, dequeue_at, id) WHERE status = ''WAITING'' AND lane <> 0', false),
-      ('message', 'message_locked_idx', '(lane) WHERE status = ''LOCKED'' AND lane <> 0', false),
+      ('message', 'message_channel_idx', '(lane, status, dequeue_at, id) WHERE status <> ''READY'' AND lane <> 0', false),
       ('message', 'message_timer_idx', '(timer_at, id) WHERE timer_at IS NOT NULL', false),
       ('wake', 'wake_due_idx', '(lane) WHERE at IS NULL', false),
       ('wake', 'wake_generation_idx', '(generation, lane) WHERE at IS NULL AND generation IS NOT NULL', false),
@@ -24,12 +23,10 @@ BEGIN
       ('object', 'object_kind_name_part_pkey', 'PRIMARY KEY (kind, name, part)', true),
       ('producer', 'producer_role_pkey', 'PRIMARY KEY (role)', true),
       ('message', 'message_id_pkey', 'PRIMARY KEY (id)', true),
-      ('message', 'message_channel_check', 'CHECK ((channel IS NULL) = (lane = 0))', true),
       ('channel_policy', 'channel_policy_channel_id_pkey', 'PRIMARY KEY (channel, id)', true)
     ) AS e (relation, name, definition, is_constraint)
    WHERE NOT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-                      WHERE c.relnamespace = n.oid AND c.relname = e.name AND i.indisvalid)
-     AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.connamespace = n.oid AND c.conname = e.name AND c.contype = 'c' AND c.convalidated);
+                      WHERE c.relnamespace = n.oid AND c.relname = e.name AND i.indisvalid);
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}._schema_missing() IS

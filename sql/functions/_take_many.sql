@@ -35,6 +35,10 @@ BEGIN
     SELECT array_agg(l.lane ORDER BY l.position) INTO v_lanes FROM lane l WHERE l.foreign_channel IS NULL;
     EXIT WHEN v_lanes IS NULL;
 
+    IF cardinality(v_lanes) = v_wanted THEN
+      -- Each gives one. Said before they are asked, so that another batch at this moment asks the lanes behind them instead of the same ones.
+      PERFORM setval($regclass${{ schema }}.rotation$regclass$, v_lanes[v_wanted]);
+    END IF;
     v_share := v_wanted / cardinality(v_lanes);
     v_num_more := v_wanted % cardinality(v_lanes);
     IF p_generations IS NULL THEN
@@ -125,7 +129,9 @@ BEGIN
     ELSE
       v_served := 0;
     END IF;
-    PERFORM setval($regclass${{ schema }}.rotation$regclass$, v_served);
+    IF v_share > 1 OR v_num_more > 0 OR v_foreign_ids IS NOT NULL THEN
+      PERFORM setval($regclass${{ schema }}.rotation$regclass$, v_served);
+    END IF;
     EXIT WHEN v_wanted = 0 OR v_foreign_ids IS NOT NULL;
   END LOOP;
 END

@@ -13,7 +13,7 @@ BEGIN
       FROM {{ schema }}.message m
      WHERE m.id = p_id AND m.status::text = 'READY'
        FOR NO KEY UPDATE SKIP LOCKED;
-  ELSIF p_lane IS NOT NULL THEN
+  ELSE
     SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
       FROM {{ schema }}.message m
      WHERE m.status = 'READY' AND m.lane = p_lane
@@ -22,19 +22,6 @@ BEGIN
                                       FROM {{ schema }}.channel_policy p WHERE p.channel = m.channel ORDER BY p.id DESC LIMIT 1), true))
      ORDER BY m.dequeue_at, m.id LIMIT 1
        FOR NO KEY UPDATE SKIP LOCKED;
-  ELSE
-    SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
-      FROM {{ schema }}.message m
-     WHERE m.status = 'READY' AND m.lane > p_served
-     ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
-       FOR NO KEY UPDATE SKIP LOCKED;
-    IF NOT FOUND THEN
-      SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
-        FROM {{ schema }}.message m
-       WHERE m.status = 'READY' AND m.lane <= p_served
-       ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
-         FOR NO KEY UPDATE SKIP LOCKED;
-    END IF;
   END IF;
   IF NOT FOUND THEN
     RETURN NULL;
@@ -75,5 +62,5 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}._take_one(bigint, bigint, bigint, bigint) IS
-'Locks a message and returns it: p_id if it is given, else the first ready one of p_lane, or, without a lane, of the first lane after p_served that has one to be had. NULL if there is none, or if the channel''s policy did not release it.
+'Locks a message and returns it: p_id if it is given, else the first ready one of p_lane. NULL if there is none, or if the channel''s policy did not release it.
 p_served is the lane served last, p_lock_ms replaces the message''s own lock time unless NULL.';

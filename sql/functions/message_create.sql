@@ -12,31 +12,35 @@ AS $function$
 -- while it lasts nothing of that channel is released.)
 DECLARE
   v_now        timestamptz := {{ schema }}._clock();
-  v_lane       bigint := 0;
+  v_objection  text;
+  v_lane       bigint;
   v_is_limited boolean;
   v_policy_id  bigint;
   v_call_stack text;
   v_id         bigint;
 BEGIN
-  IF octet_length(message_create.channel) NOT BETWEEN 1 AND 512 THEN
-    PERFORM {{ schema }}._raise_invalid('channel', message_create.channel, 'Give a name of 1 to 512 bytes, or NULL for no channel.');
-  END IF;
-  IF message_create.content IS NULL THEN
-    PERFORM {{ schema }}._raise_invalid('content', NULL, 'Give the content as bytea; it may be empty.');
-  END IF;
-  -- A row is sent as 1 GiB at most, in which most clients have each byte as two digits; and a state comes on top.
-  IF octet_length(message_create.content) > 256000000 THEN
-    PERFORM {{ schema }}._raise_invalid('content', format('%s bytes', octet_length(message_create.content)), 'Give at most 256000000 bytes.');
-  END IF;
-  IF message_create.lock_ms IS NULL OR message_create.lock_ms NOT BETWEEN 0 AND 3155760000000 THEN
-    PERFORM {{ schema }}._raise_invalid('lock_ms', message_create.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years).');
-  END IF;
-  IF message_create.delay_ms IS NULL OR message_create.delay_ms NOT BETWEEN -3155760000000 AND 3155760000000 THEN
-    PERFORM {{ schema }}._raise_invalid('delay_ms', message_create.delay_ms::text, 'Give milliseconds from -3155760000000 to 3155760000000 (100 years either way).');
-  END IF;
-
-  IF session_user <> current_user AND has_function_privilege(session_user, $regprocedure${{ schema }}._bound_producer()$regprocedure$::regprocedure, 'EXECUTE') THEN
-    PERFORM {{ schema }}._channels_check(ARRAY[message_create.channel]);
+  -- All in one: each expression of its own is initialised anew in every transaction.
+  v_objection := CASE
+    WHEN octet_length(message_create.channel) NOT BETWEEN 1 AND 512 THEN 'channel'
+    -- A row is sent as 1 GiB at most, in which most clients have each byte as two digits; and a state comes on top.
+    WHEN COALESCE(octet_length(message_create.content) > 256000000, true) THEN 'content'
+    WHEN COALESCE(message_create.lock_ms NOT BETWEEN 0 AND 3155760000000, true) THEN 'lock_ms'
+    WHEN COALESCE(message_create.delay_ms NOT BETWEEN -3155760000000 AND 3155760000000, true) THEN 'delay_ms'
+    WHEN session_user <> current_user AND has_function_privilege(session_user, $regprocedure${{ schema }}._bound_producer()$regprocedure$::regprocedure, 'EXECUTE')
+      THEN 'bound' END;
+  IF v_objection IS NOT NULL THEN
+    CASE v_objection
+      WHEN 'channel' THEN
+        PERFORM {{ schema }}._raise_invalid('channel', message_create.channel, 'Give a name of 1 to 512 bytes, or NULL for no channel.');
+      WHEN 'content' THEN
+        PERFORM {{ schema }}._raise_invalid('content', octet_length(message_create.content) || ' bytes', 'Give at most 256000000 bytes; none at all are a content too.');
+      WHEN 'lock_ms' THEN
+        PERFORM {{ schema }}._raise_invalid('lock_ms', message_create.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years).');
+      WHEN 'delay_ms' THEN
+        PERFORM {{ schema }}._raise_invalid('delay_ms', message_create.delay_ms::text, 'Give milliseconds from -3155760000000 to 3155760000000 (100 years either way).');
+      WHEN 'bound' THEN
+        PERFORM {{ schema }}._channels_check(ARRAY[message_create.channel]);
+    END CASE;
   END IF;
 
   IF message_create.channel IS NOT NULL THEN
@@ -55,17 +59,19 @@ BEGIN
     END IF;
   END IF;
   INSERT INTO {{ schema }}.message AS m (lane, lock_ms, created_at, dequeue_at, timer_at, policy_id, status, channel, content)
-  VALUES (v_lane, message_create.lock_ms, v_now, v_now + message_create.delay_ms * interval '1 ms',
+  VALUES (COALESCE(v_lane, 0), message_create.lock_ms, v_now, v_now + message_create.delay_ms * interval '1 ms',
           CASE WHEN message_create.delay_ms > 0 THEN v_now + message_create.delay_ms * interval '1 ms' END, v_policy_id,
           CASE WHEN message_create.delay_ms > 0 OR v_is_limited AND v_policy_id IS NULL THEN 'WAITING'::{{ schema }}.message_status ELSE 'READY' END,
           message_create.channel, message_create.content)
   RETURNING m.id INTO v_id;
 
-  IF {{ schema }}._wake_channel() IS NOT NULL THEN
-    PERFORM {{ schema }}._sleepers_wake();
-  END IF;
-  IF {{ schema }}._event_channel() IS NOT NULL THEN
-    PERFORM {{ schema }}._event_notify('MESSAGE_CREATED', v_id, {{ schema }}._channel_name(message_create.channel, v_id, v_now), message_create.delay_ms);
+  IF COALESCE({{ schema }}._wake_channel(), {{ schema }}._event_channel()) IS NOT NULL THEN
+    IF {{ schema }}._wake_channel() IS NOT NULL THEN
+      PERFORM {{ schema }}._sleepers_wake();
+    END IF;
+    IF {{ schema }}._event_channel() IS NOT NULL THEN
+      PERFORM {{ schema }}._event_notify('MESSAGE_CREATED', v_id, {{ schema }}._channel_name(message_create.channel, v_id, v_now), message_create.delay_ms);
+    END IF;
   END IF;
   RETURN v_id;
 END

@@ -11,17 +11,17 @@ AS $function$
 DECLARE
   v_message record;
 BEGIN
-  IF message_delete.id IS NULL THEN
-    PERFORM {{ schema }}._raise_invalid('id', NULL, 'Give the id of the message.');
-  END IF;
-  IF message_delete.num_attempts IS NULL THEN
-    PERFORM {{ schema }}._raise_invalid('num_attempts', NULL, 'Give num_attempts as message_dequeue returned it.');
-  END IF;
-
+  -- With an argument that is NULL it finds nothing.
   DELETE FROM {{ schema }}.message m
    WHERE m.id = message_delete.id AND m.num_attempts = message_delete.num_attempts AND m.unlock_at IS NOT NULL
-  RETURNING m.lane, m.channel, m.created_at INTO v_message;
+  RETURNING m.lane, m.channel, m.created_at, 'MESSAGE_DELETED'::{{ schema }}.delete_result AS result INTO v_message;
   IF NOT FOUND THEN
+    IF message_delete.id IS NULL THEN
+      PERFORM {{ schema }}._raise_invalid('id', NULL, 'Give the id of the message.');
+    END IF;
+    IF message_delete.num_attempts IS NULL THEN
+      PERFORM {{ schema }}._raise_invalid('num_attempts', NULL, 'Give num_attempts as message_dequeue returned it.');
+    END IF;
     RETURN CASE WHEN EXISTS (SELECT FROM {{ schema }}.message m WHERE m.id = message_delete.id)
                 THEN 'MESSAGE_STATE_INVALID'::{{ schema }}.delete_result ELSE 'MESSAGE_NOT_FOUND' END;
   END IF;
@@ -31,7 +31,7 @@ BEGIN
   IF {{ schema }}._event_channel() IS NOT NULL THEN
     PERFORM {{ schema }}._event_notify('MESSAGE_DELETED', message_delete.id, {{ schema }}._channel_name(v_message.channel, message_delete.id, v_message.created_at), NULL);
   END IF;
-  RETURN 'MESSAGE_DELETED'::{{ schema }}.delete_result;
+  RETURN v_message.result;
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.message_delete(bigint, integer) IS

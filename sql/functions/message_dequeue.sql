@@ -19,90 +19,148 @@ AS $function$
 -- the most that it met without a warning: of a channel that got a policy while it was created). If it rolls back, or the server dies, all is as
 -- before, but that the rotation goes on from here.
 --
--- A call that is a transaction of its own first does a share of the work that is due for all.
+-- A call that is a transaction of its own does a share of the work that is due for all before it takes what is ready.
+--
+-- The usual call takes one message, when nothing is due and no old snapshot is in the way. It does so in as few statements and expressions as there can
+-- be, since each is initialised anew in every transaction, which is most of what a call costs.
 DECLARE
-  c_many         CONSTANT integer := 500;
   v_now          timestamptz := {{ schema }}._clock();
   v_served       bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
+  v_num_read     bigint := - {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$);
+  v_is_single    boolean := message_dequeue.max_messages = 1 AND COALESCE(message_dequeue.lock_ms BETWEEN 0 AND 3155760000000, true)
+                            AND current_setting('transaction_isolation') = 'read committed'
+                            AND COALESCE(pg_sequence_last_value($regclass${{ schema }}.generation_walk$regclass$), 0) = 0;
+  v_is_looked_at boolean;
+  v_held         record;
+  v_policy       record;
+  v_is_bloated   boolean;
   v_has_messages boolean;
   v_has_timers   boolean;
   v_has_wakes    boolean;
   v_is_due       boolean;
   v_is_alone     boolean;
-  v_is_bloated   boolean := COALESCE(pg_sequence_last_value($regclass${{ schema }}.generation_walk$regclass$), 0) > 0;
-  v_num_read     bigint;
   v_call_stack   text;
-  v_message      {{ schema }}._taken;
-  v_is_found     boolean;
   v_taken        record;
-  v_seen         tid[] := ARRAY[]::tid[];
+  v_seen         tid[];
   v_ready        tid[];
-  v_is_asleep    boolean := false;
+  v_round        integer;
+  v_is_last      boolean;
+  v_is_asleep    boolean;
   v_nap_ms       bigint;
+  v_message      {{ schema }}._taken;
 BEGIN
-  IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-    RAISE EXCEPTION 'message_dequeue works in READ COMMITTED only, not in %', upper(current_setting('transaction_isolation'))
-      USING ERRCODE = 'active_sql_transaction',
-            HINT = 'An older snapshot cannot see what others have taken. Dequeue in a transaction of its own in READ COMMITTED.';
-  END IF;
-  IF message_dequeue.max_messages IS NULL OR message_dequeue.max_messages < 1 THEN
-    PERFORM {{ schema }}._raise_invalid('max_messages', message_dequeue.max_messages::text, 'Give the greatest number of messages to take, 1 or more.');
-  END IF;
-  IF message_dequeue.lock_ms NOT BETWEEN 0 AND 3155760000000 THEN
-    PERFORM {{ schema }}._raise_invalid('lock_ms', message_dequeue.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years), or NULL for the message''s own.');
-  END IF;
-
-  IF v_is_bloated THEN
-    IF pg_current_xact_id_if_assigned() IS NULL THEN
-      GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
-      v_is_alone := {{ schema }}._is_alone(v_call_stack);
+  LOOP
+    IF v_is_single THEN
+      -- What is due is looked for in the same statement, the first time. Each of these conditions is a lookup in an index of its own. Behind
+      -- lane 0 there is no other.
+      SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
+        FROM {{ schema }}.message m
+       WHERE m.status = 'READY' AND m.lane > CASE v_served WHEN 0 THEN bigint '-9223372036854775808' ELSE v_served END
+         AND (v_is_looked_at
+              OR NOT EXISTS (SELECT FROM {{ schema }}.message x WHERE x.timer_at <= v_now)
+             AND NOT EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
+             AND (SELECT true FROM {{ schema }}.wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1) IS NULL)
+       ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
+         FOR NO KEY UPDATE SKIP LOCKED;
+      IF (v_held.lane = 0) IS NOT TRUE THEN
+        IF v_held.id IS NULL AND v_served <> 0 THEN
+          SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
+            FROM {{ schema }}.message m
+           WHERE m.status = 'READY' AND m.lane <= v_served
+             AND (v_is_looked_at
+                  OR NOT EXISTS (SELECT FROM {{ schema }}.message x WHERE x.timer_at <= v_now)
+                 AND NOT EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
+                 AND (SELECT true FROM {{ schema }}.wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1) IS NULL)
+           ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
+             FOR NO KEY UPDATE SKIP LOCKED;
+        END IF;
+        IF v_held.lane <> 0 THEN
+          -- As in _take_one.
+          SELECT p.id, p.cleared, p.release_interval_ms INTO v_policy
+            FROM {{ schema }}.channel_policy p WHERE p.channel = v_held.channel ORDER BY p.id DESC LIMIT 1;
+          IF NOT v_policy.cleared AND v_held.policy_id IS DISTINCT FROM v_policy.id THEN
+            INSERT INTO {{ schema }}.wake (lane, channel) VALUES (v_held.lane, v_held.channel);
+            v_held.id := NULL;
+          END IF;
+        END IF;
+      END IF;
+      IF v_held.id IS NOT NULL THEN
+        v_now := {{ schema }}._clock();
+        RETURN QUERY
+        UPDATE {{ schema }}.message m
+           SET status = 'LOCKED', num_attempts = m.num_attempts + 1, locked_at = v_now,
+               lock_ms = COALESCE(message_dequeue.lock_ms, m.lock_ms),
+               unlock_at = v_now + COALESCE(message_dequeue.lock_ms, m.lock_ms) * interval '1 ms',
+               timer_at = v_now + COALESCE(message_dequeue.lock_ms, m.lock_ms) * interval '1 ms'
+         WHERE m.id = v_held.id
+        RETURNING 'MESSAGE_DEQUEUED'::{{ schema }}.dequeue_result, m.id, {{ schema }}._channel_name(m.channel, m.id, m.created_at), m.content, m.state, m.num_attempts,
+                  v_held.unlock_at IS NOT NULL, m.unlock_at, NULL::bigint;
+        IF v_held.lane <> v_served OR v_held.policy_id IS NOT NULL THEN
+          PERFORM setval($regclass${{ schema }}.rotation$regclass$, v_held.lane);
+          IF v_held.policy_id IS NOT NULL THEN
+            IF NOT v_policy.cleared AND v_policy.release_interval_ms > 0 THEN
+              INSERT INTO {{ schema }}.wake (lane, channel, at, released_at)
+              VALUES (v_held.lane, v_held.channel, v_now + v_policy.release_interval_ms * interval '1 ms', v_now);
+            END IF;
+          END IF;
+        END IF;
+        EXIT;
+      END IF;
+    ELSIF v_is_looked_at AND (v_is_alone OR NOT v_is_due) THEN
+      -- Named, so that a call which an upgrade has caught here is none the wiser if there are more of them now.
+      RETURN QUERY SELECT t.result, t.id, t.channel, t.content, t.state, t.num_attempts, t.is_unlocked, t.unlock_at, t.retry_ms
+                     FROM {{ schema }}._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_is_alone, NULL) t;
+      EXIT WHEN FOUND;
     END IF;
-    RETURN QUERY SELECT t.result, t.id, t.channel, t.content, t.state, t.num_attempts, t.is_unlocked, t.unlock_at, t.retry_ms
-                   FROM {{ schema }}._take_in_generations(message_dequeue.max_messages, message_dequeue.lock_ms, COALESCE(v_is_alone, false)) t;
-    IF FOUND THEN
-      RETURN;
-    END IF;
-  END IF;
 
-  v_num_read := - {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$);
-  SELECT EXISTS (SELECT FROM {{ schema }}.message m WHERE m.timer_at <= v_now),
-         COALESCE((SELECT true FROM {{ schema }}.wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1), false),
-         EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
-    INTO v_has_messages, v_has_timers, v_has_wakes;
-  v_is_due := v_has_messages OR v_has_timers OR v_has_wakes;
-  IF v_is_alone IS NULL AND (v_is_due OR message_dequeue.max_messages > 1) AND pg_current_xact_id_if_assigned() IS NULL THEN
-    GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
-    v_is_alone := {{ schema }}._is_alone(v_call_stack);
-  END IF;
-  v_is_alone := COALESCE(v_is_alone, false);
-  IF v_is_alone AND v_is_due THEN
-    v_num_read := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$);
-    PERFORM {{ schema }}._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 250)), v_has_messages, v_has_timers, '-infinity', NULL);
-    v_num_read := v_num_read - {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$);
-  END IF;
+    IF v_is_looked_at IS NULL THEN
+      IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'message_dequeue works in READ COMMITTED only, not in %', upper(current_setting('transaction_isolation'))
+          USING ERRCODE = 'active_sql_transaction',
+                HINT = 'An older snapshot cannot see what others have taken. Dequeue in a transaction of its own in READ COMMITTED.';
+      END IF;
+      IF message_dequeue.max_messages IS NULL OR message_dequeue.max_messages < 1 THEN
+        PERFORM {{ schema }}._raise_invalid('max_messages', message_dequeue.max_messages::text, 'Give the greatest number of messages to take, 1 or more.');
+      END IF;
+      IF message_dequeue.lock_ms NOT BETWEEN 0 AND 3155760000000 THEN
+        PERFORM {{ schema }}._raise_invalid('lock_ms', message_dequeue.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years), or NULL for the message''s own.');
+      END IF;
 
-  -- Bounded, since others go on making work while this call looks for it.
-  FOR i IN 1 .. 100 LOOP
-    IF v_is_alone OR NOT v_is_due THEN
-      IF message_dequeue.max_messages > 1 THEN
-        -- Named, so that a call which an upgrade has caught here is none the wiser if there are more of them now.
+      v_is_bloated := COALESCE(pg_sequence_last_value($regclass${{ schema }}.generation_walk$regclass$), 0) > 0;
+      IF v_is_bloated THEN
+        IF pg_current_xact_id_if_assigned() IS NULL THEN
+          GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
+          v_is_alone := {{ schema }}._is_alone(v_call_stack);
+        END IF;
         RETURN QUERY SELECT t.result, t.id, t.channel, t.content, t.state, t.num_attempts, t.is_unlocked, t.unlock_at, t.retry_ms
-                       FROM {{ schema }}._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_is_alone, NULL) t;
-        v_is_found := FOUND;
-      ELSE
-        v_message := {{ schema }}._take_one(v_served, NULL, NULL, message_dequeue.lock_ms);
-        v_is_found := v_message.id IS NOT NULL;
-        IF v_is_found THEN
-          RETURN NEXT v_message;
+                       FROM {{ schema }}._take_in_generations(message_dequeue.max_messages, message_dequeue.lock_ms, COALESCE(v_is_alone, false)) t;
+        IF FOUND THEN
+          RETURN;
         END IF;
       END IF;
-      IF v_is_found THEN
-        IF NOT v_is_bloated AND v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$) > c_many + 8::bigint * message_dequeue.max_messages THEN
-          -- Too much to step over: the next call is to find out whether an old snapshot is why.
-          PERFORM setval($regclass${{ schema }}.generation_walk$regclass$, 1);
-        END IF;
-        RETURN;
+
+      SELECT EXISTS (SELECT FROM {{ schema }}.message m WHERE m.timer_at <= v_now),
+             COALESCE((SELECT true FROM {{ schema }}.wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1), false),
+             EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
+        INTO v_has_messages, v_has_timers, v_has_wakes;
+      v_is_due := v_has_messages OR v_has_timers OR v_has_wakes;
+      IF v_is_alone IS NULL AND (v_is_due OR message_dequeue.max_messages > 1) AND pg_current_xact_id_if_assigned() IS NULL THEN
+        GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
+        v_is_alone := {{ schema }}._is_alone(v_call_stack);
       END IF;
+      v_is_alone := COALESCE(v_is_alone, false);
+      IF v_is_alone AND v_is_due THEN
+        v_num_read := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$);
+        PERFORM {{ schema }}._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 250)), v_has_messages, v_has_timers, '-infinity', NULL);
+        v_num_read := v_num_read - {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$);
+      END IF;
+      v_is_single := message_dequeue.max_messages = 1 AND (v_is_alone OR NOT v_is_due);
+      v_is_looked_at := true;
+      v_seen := '{}';
+      -- Bounded, since others go on making work while this call looks for it.
+      v_round := 1;
+      v_is_asleep := false;
+      CONTINUE;
     END IF;
 
     v_taken := {{ schema }}._take_in_turn(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, 64);
@@ -124,20 +182,31 @@ BEGIN
     v_ready := ARRAY (SELECT m.ctid FROM {{ schema }}._lanes_next(v_served, 10000, NULL) AS n (lane), LATERAL (
                         SELECT x.ctid FROM {{ schema }}.message x WHERE x.status = 'READY' AND x.lane = n.lane LIMIT 1000) m
                        WHERE n.lane <> ALL (v_taken.limited_lanes) LIMIT 10000);
+    v_is_last := v_round = 100;
     IF v_ready <@ v_seen THEN
-      EXIT WHEN {{ schema }}._wake_channel() IS NULL OR v_is_asleep;
-      -- After the last round there is no other look, which a number asks for.
-      v_nap_ms := CASE i WHEN 100 THEN 10 ELSE {{ schema }}._sleeper_nap_ms() END;
-      EXIT WHEN v_nap_ms IS NOT NULL;
-      v_is_asleep := true;
+      IF {{ schema }}._wake_channel() IS NULL OR v_is_asleep THEN
+        v_is_last := true;
+      ELSE
+        -- After the last round there is no other look, which a number asks for.
+        v_nap_ms := CASE WHEN v_is_last THEN 10 ELSE {{ schema }}._sleeper_nap_ms() END;
+        v_is_last := v_nap_ms IS NOT NULL;
+        v_is_asleep := true;
+      END IF;
+    END IF;
+    IF v_is_last THEN
+      v_message.result := 'MESSAGE_NOT_AVAILABLE';
+      v_message.retry_ms := LEAST({{ schema }}._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now), v_nap_ms);
+      RETURN NEXT v_message;
+      RETURN;
     END IF;
     v_seen := v_seen || v_ready;
+    v_round := v_round + 1;
   END LOOP;
 
-  v_message := NULL;
-  v_message.result := 'MESSAGE_NOT_AVAILABLE';
-  v_message.retry_ms := LEAST({{ schema }}._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now), v_nap_ms);
-  RETURN NEXT v_message;
+  IF v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$) > 500 + 8::bigint * message_dequeue.max_messages AND v_is_bloated IS NOT TRUE THEN
+    -- Too much to step over: the next call is to find out whether an old snapshot is why.
+    PERFORM setval($regclass${{ schema }}.generation_walk$regclass$, 1);
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.message_dequeue(integer, bigint) IS

@@ -558,7 +558,7 @@ CREATE FUNCTION lonny._take_one(p_served bigint, p_lane bigint, p_id bigint, p_l
     LANGUAGE plpgsql
     AS ...;
 
-COMMENT ON FUNCTION lonny._take_one(p_served bigint, p_lane bigint, p_id bigint, p_lock_ms bigint) IS 'Locks a message and returns it: p_id if it is given, else the first ready one of p_lane, or, without a lane, of the first lane after p_served that has one to be had. NULL if there is none, or if the channel''s policy did not release it.
+COMMENT ON FUNCTION lonny._take_one(p_served bigint, p_lane bigint, p_id bigint, p_lock_ms bigint) IS 'Locks a message and returns it: p_id if it is given, else the first ready one of p_lane. NULL if there is none, or if the channel''s policy did not release it.
 p_served is the lane served last, p_lock_ms replaces the message''s own lock time unless NULL.';
 
 CREATE FUNCTION lonny._tend(p_budget integer, p_messages boolean, p_timers boolean, p_mark timestamp with time zone, p_generations bigint[]) RETURNS void
@@ -824,8 +824,7 @@ CREATE TABLE lonny.message (
     status lonny.message_status NOT NULL,
     channel text COLLATE pg_catalog."C",
     content bytea NOT NULL,
-    state bytea,
-    CONSTRAINT message_channel_check CHECK (((channel IS NULL) = (lane = 0)))
+    state bytea
 )
 WITH (vacuum_truncate='false', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_scale_factor='0.01');
 
@@ -1033,13 +1032,13 @@ ALTER TABLE ONLY lonny.producer
 ALTER TABLE ONLY lonny.template
     ADD CONSTRAINT template_path_pkey PRIMARY KEY (path);
 
+CREATE INDEX message_channel_idx ON lonny.message USING btree (lane, status, dequeue_at, id) WHERE ((status <> 'READY'::lonny.message_status) AND (lane <> 0));
+
+COMMENT ON INDEX lonny.message_channel_idx IS 'Which message of a channel is the next to be released, and how many are locked?';
+
 CREATE INDEX message_generation_idx ON lonny.message USING btree (generation, lane, dequeue_at, id) WHERE ((status = 'READY'::lonny.message_status) AND (generation IS NOT NULL));
 
 COMMENT ON INDEX lonny.message_generation_idx IS 'The same beside an old snapshot, without the dead rows of former generations.';
-
-CREATE INDEX message_locked_idx ON lonny.message USING btree (lane) WHERE ((status = 'LOCKED'::lonny.message_status) AND (lane <> 0));
-
-COMMENT ON INDEX lonny.message_locked_idx IS 'How many of a channel are out?';
 
 CREATE INDEX message_ready_idx ON lonny.message USING btree (lane, dequeue_at, id) WHERE (status = 'READY'::lonny.message_status);
 
@@ -1048,10 +1047,6 @@ COMMENT ON INDEX lonny.message_ready_idx IS 'Which message is next, in rotation 
 CREATE INDEX message_timer_idx ON lonny.message USING btree (timer_at, id) WHERE (timer_at IS NOT NULL);
 
 COMMENT ON INDEX lonny.message_timer_idx IS 'Which delays and locks are over?';
-
-CREATE INDEX message_waiting_idx ON lonny.message USING btree (lane, dequeue_at, id) WHERE ((status = 'WAITING'::lonny.message_status) AND (lane <> 0));
-
-COMMENT ON INDEX lonny.message_waiting_idx IS 'Which message of a channel is the next to be released?';
 
 CREATE INDEX wake_due_idx ON lonny.wake USING btree (lane) WHERE (at IS NULL);
 

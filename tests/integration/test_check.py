@@ -171,16 +171,12 @@ def test_a_queue_in_order_needs_no_repair(queue: Connection) -> None:
 
 
 INDEXES = [
-    *(
-        f"message_{name}"
-        for name in ("ready_idx", "generation_idx", "waiting_idx", "locked_idx", "timer_idx")
-    ),
+    *(f"message_{name}" for name in ("ready_idx", "generation_idx", "channel_idx", "timer_idx")),
     *(f"wake_{name}" for name in ("due_idx", "generation_idx", "timer_idx", "lane_idx")),
     "wake_up_sleeper_idx",
 ]
 CONSTRAINTS = {
     "message_id_pkey": "message",
-    "message_channel_check": "message",
     "channel_policy_channel_id_pkey": "channel_policy",
     "migration_version_pkey": "migration",
     "template_path_pkey": "template",

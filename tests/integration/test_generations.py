@@ -60,7 +60,7 @@ def test_a_generation_is_not_searched_before_its_first_walk_is_over(connect: Con
     stop_clock(conn)
     conn.execute(_GATE)
     _begin(conn, holder)
-    oldest, second, *_ = create(conn, "a", 10_002)
+    oldest, second, *_ = create(conn, None, 10_002)
     move_clock(conn, 1000)
     assert [message.id for message in dequeue(conn)] == [oldest]
     assert _generation(conn) < 0  # too many are ready; the next walk, half a second later, tries again
@@ -68,7 +68,7 @@ def test_a_generation_is_not_searched_before_its_first_walk_is_over(connect: Con
     gate.execute("SELECT pg_advisory_xact_lock(7, 7)")
     with background(walker, "SELECT id FROM lonny.message_dequeue()") as step:
         assert step.blocked_by() == [gate.info.backend_pid]
-        create(conn, "a")
+        create(conn)
         assert [message.id for message in dequeue(conn)] == [second]
         gate.rollback()
     holder.rollback()

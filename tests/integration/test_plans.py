@@ -189,7 +189,7 @@ def expected_indexes(conn: Connection) -> None:
     use(conn, "no generation")
     indexes = {name for plan in measured(conn, OPERATIONS["dequeue"], alone=True) for _, name in plan.scans()}
     assert {"message_ready_idx", "message_timer_idx", "wake_due_idx", "wake_timer_idx"} <= indexes
-    assert {"message_locked_idx", "message_waiting_idx", "message_id_pkey", "wake_lane_idx"} <= indexes
+    assert {"message_channel_idx", "message_id_pkey", "wake_lane_idx"} <= indexes
     assert "channel_policy_channel_id_pkey" in indexes
 
 

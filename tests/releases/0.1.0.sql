@@ -211,8 +211,7 @@ CREATE TABLE "lonny".message (
   channel      text COLLATE "C",
   content      bytea       NOT NULL,
   state        bytea,
-  CONSTRAINT message_id_pkey PRIMARY KEY (id),
-  CONSTRAINT message_channel_check CHECK ((channel IS NULL) = (lane = 0))
+  CONSTRAINT message_id_pkey PRIMARY KEY (id)
 ) WITH (
   -- To give pages back to the disk a vacuum locks out everybody, if only for a moment; a queue fills them again.
   vacuum_truncate = false,
@@ -237,15 +236,13 @@ COMMENT ON COLUMN "lonny".message.channel IS 'Its channel; NULL if it was create
 COMMENT ON COLUMN "lonny".message.content IS 'What the producer gave.';
 COMMENT ON COLUMN "lonny".message.state IS 'What the worker kept at the last deferral that gave a state.';
 
--- One index a question, so that each holds only the rows that may answer it.
+-- Each holds only the rows that may answer its question. Few, since each index costs every insert and update, also of a row that it does not hold.
 CREATE INDEX message_ready_idx ON "lonny".message (lane, dequeue_at, id) WHERE status = 'READY';
 COMMENT ON INDEX "lonny".message_ready_idx IS 'Which message is next, in rotation over the lanes?';
 CREATE INDEX message_generation_idx ON "lonny".message (generation, lane, dequeue_at, id) WHERE status = 'READY' AND generation IS NOT NULL;
 COMMENT ON INDEX "lonny".message_generation_idx IS 'The same beside an old snapshot, without the dead rows of former generations.';
-CREATE INDEX message_waiting_idx ON "lonny".message (lane, dequeue_at, id) WHERE status = 'WAITING' AND lane <> 0;
-COMMENT ON INDEX "lonny".message_waiting_idx IS 'Which message of a channel is the next to be released?';
-CREATE INDEX message_locked_idx ON "lonny".message (lane) WHERE status = 'LOCKED' AND lane <> 0;
-COMMENT ON INDEX "lonny".message_locked_idx IS 'How many of a channel are out?';
+CREATE INDEX message_channel_idx ON "lonny".message (lane, status, dequeue_at, id) WHERE status <> 'READY' AND lane <> 0;
+COMMENT ON INDEX "lonny".message_channel_idx IS 'Which message of a channel is the next to be released, and how many are locked?';
 CREATE INDEX message_timer_idx ON "lonny".message (timer_at, id) WHERE timer_at IS NOT NULL;
 COMMENT ON INDEX "lonny".message_timer_idx IS 'Which delays and locks are over?';
 
@@ -459,7 +456,7 @@ COMMENT ON COLUMN "lonny".channel_explanation.max_concurrency IS 'The limit that
 COMMENT ON COLUMN "lonny".channel_explanation.release_interval_ms IS 'The interval that is in force, in milliseconds.';
 
 INSERT INTO "lonny".migration (version, name, checksum, package_version, is_breaking, applied_at)
-VALUES (1, 'initial', 'd0f48cd8ab8d8c4dda4126301fd14a404783c4a2c811c31ce2f4b5aa0fa820f3', '0.1.0', false, clock_timestamp());
+VALUES (1, 'initial', '684f2a1d914577708ed8160159fff880a70b65bd7c208c73f88a7b4e8568290e', '0.1.0', false, clock_timestamp());
 DELETE FROM "lonny".object;
 
 
@@ -486,9 +483,9 @@ CREATE OR REPLACE FUNCTION "lonny"._lane(p_channel text)
 RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $function$
-  -- No SET clause: with one it could not be inlined. 0 is kept for messages without a channel, and the lowest
-  -- number for what is before all lanes.
-  SELECT COALESCE(NULLIF(GREATEST(pg_catalog.hashtextextended(p_channel COLLATE "C", 0), -9223372036854775807), 0), 1)
+  -- No SET clause: with one it could not be inlined. Below 0, which is kept for messages without a channel and so comes last: behind it the
+  -- rotation begins anew, and a queue without channels is searched once. The lowest number is kept for what is before all lanes.
+  SELECT GREATEST(pg_catalog.hashtextextended(p_channel COLLATE "C", 0) OPERATOR(pg_catalog.|) (-9223372036854775807 OPERATOR(pg_catalog.-) 1), -9223372036854775807)
 $function$;
 COMMENT ON FUNCTION "lonny"._lane(text) IS 'The rotation''s key of a named channel. Two channels that collide share turns, nothing else.';
 
@@ -776,31 +773,35 @@ AS $function$
 -- while it lasts nothing of that channel is released.)
 DECLARE
   v_now        timestamptz := "lonny"._clock();
-  v_lane       bigint := 0;
+  v_objection  text;
+  v_lane       bigint;
   v_is_limited boolean;
   v_policy_id  bigint;
   v_call_stack text;
   v_id         bigint;
 BEGIN
-  IF octet_length(message_create.channel) NOT BETWEEN 1 AND 512 THEN
-    PERFORM "lonny"._raise_invalid('channel', message_create.channel, 'Give a name of 1 to 512 bytes, or NULL for no channel.');
-  END IF;
-  IF message_create.content IS NULL THEN
-    PERFORM "lonny"._raise_invalid('content', NULL, 'Give the content as bytea; it may be empty.');
-  END IF;
-  -- A row is sent as 1 GiB at most, in which most clients have each byte as two digits; and a state comes on top.
-  IF octet_length(message_create.content) > 256000000 THEN
-    PERFORM "lonny"._raise_invalid('content', format('%s bytes', octet_length(message_create.content)), 'Give at most 256000000 bytes.');
-  END IF;
-  IF message_create.lock_ms IS NULL OR message_create.lock_ms NOT BETWEEN 0 AND 3155760000000 THEN
-    PERFORM "lonny"._raise_invalid('lock_ms', message_create.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years).');
-  END IF;
-  IF message_create.delay_ms IS NULL OR message_create.delay_ms NOT BETWEEN -3155760000000 AND 3155760000000 THEN
-    PERFORM "lonny"._raise_invalid('delay_ms', message_create.delay_ms::text, 'Give milliseconds from -3155760000000 to 3155760000000 (100 years either way).');
-  END IF;
-
-  IF session_user <> current_user AND has_function_privilege(session_user, $regprocedure$"lonny"._bound_producer()$regprocedure$::regprocedure, 'EXECUTE') THEN
-    PERFORM "lonny"._channels_check(ARRAY[message_create.channel]);
+  -- All in one: each expression of its own is initialised anew in every transaction.
+  v_objection := CASE
+    WHEN octet_length(message_create.channel) NOT BETWEEN 1 AND 512 THEN 'channel'
+    -- A row is sent as 1 GiB at most, in which most clients have each byte as two digits; and a state comes on top.
+    WHEN COALESCE(octet_length(message_create.content) > 256000000, true) THEN 'content'
+    WHEN COALESCE(message_create.lock_ms NOT BETWEEN 0 AND 3155760000000, true) THEN 'lock_ms'
+    WHEN COALESCE(message_create.delay_ms NOT BETWEEN -3155760000000 AND 3155760000000, true) THEN 'delay_ms'
+    WHEN session_user <> current_user AND has_function_privilege(session_user, $regprocedure$"lonny"._bound_producer()$regprocedure$::regprocedure, 'EXECUTE')
+      THEN 'bound' END;
+  IF v_objection IS NOT NULL THEN
+    CASE v_objection
+      WHEN 'channel' THEN
+        PERFORM "lonny"._raise_invalid('channel', message_create.channel, 'Give a name of 1 to 512 bytes, or NULL for no channel.');
+      WHEN 'content' THEN
+        PERFORM "lonny"._raise_invalid('content', octet_length(message_create.content) || ' bytes', 'Give at most 256000000 bytes; none at all are a content too.');
+      WHEN 'lock_ms' THEN
+        PERFORM "lonny"._raise_invalid('lock_ms', message_create.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years).');
+      WHEN 'delay_ms' THEN
+        PERFORM "lonny"._raise_invalid('delay_ms', message_create.delay_ms::text, 'Give milliseconds from -3155760000000 to 3155760000000 (100 years either way).');
+      WHEN 'bound' THEN
+        PERFORM "lonny"._channels_check(ARRAY[message_create.channel]);
+    END CASE;
   END IF;
 
   IF message_create.channel IS NOT NULL THEN
@@ -819,17 +820,19 @@ BEGIN
     END IF;
   END IF;
   INSERT INTO "lonny".message AS m (lane, lock_ms, created_at, dequeue_at, timer_at, policy_id, status, channel, content)
-  VALUES (v_lane, message_create.lock_ms, v_now, v_now + message_create.delay_ms * interval '1 ms',
+  VALUES (COALESCE(v_lane, 0), message_create.lock_ms, v_now, v_now + message_create.delay_ms * interval '1 ms',
           CASE WHEN message_create.delay_ms > 0 THEN v_now + message_create.delay_ms * interval '1 ms' END, v_policy_id,
           CASE WHEN message_create.delay_ms > 0 OR v_is_limited AND v_policy_id IS NULL THEN 'WAITING'::"lonny".message_status ELSE 'READY' END,
           message_create.channel, message_create.content)
   RETURNING m.id INTO v_id;
 
-  IF "lonny"._wake_channel() IS NOT NULL THEN
-    PERFORM "lonny"._sleepers_wake();
-  END IF;
-  IF "lonny"._event_channel() IS NOT NULL THEN
-    PERFORM "lonny"._event_notify('MESSAGE_CREATED', v_id, "lonny"._channel_name(message_create.channel, v_id, v_now), message_create.delay_ms);
+  IF COALESCE("lonny"._wake_channel(), "lonny"._event_channel()) IS NOT NULL THEN
+    IF "lonny"._wake_channel() IS NOT NULL THEN
+      PERFORM "lonny"._sleepers_wake();
+    END IF;
+    IF "lonny"._event_channel() IS NOT NULL THEN
+      PERFORM "lonny"._event_notify('MESSAGE_CREATED', v_id, "lonny"._channel_name(message_create.channel, v_id, v_now), message_create.delay_ms);
+    END IF;
   END IF;
   RETURN v_id;
 END
@@ -1756,7 +1759,7 @@ BEGIN
       FROM "lonny".message m
      WHERE m.id = p_id AND m.status::text = 'READY'
        FOR NO KEY UPDATE SKIP LOCKED;
-  ELSIF p_lane IS NOT NULL THEN
+  ELSE
     SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
       FROM "lonny".message m
      WHERE m.status = 'READY' AND m.lane = p_lane
@@ -1765,19 +1768,6 @@ BEGIN
                                       FROM "lonny".channel_policy p WHERE p.channel = m.channel ORDER BY p.id DESC LIMIT 1), true))
      ORDER BY m.dequeue_at, m.id LIMIT 1
        FOR NO KEY UPDATE SKIP LOCKED;
-  ELSE
-    SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
-      FROM "lonny".message m
-     WHERE m.status = 'READY' AND m.lane > p_served
-     ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
-       FOR NO KEY UPDATE SKIP LOCKED;
-    IF NOT FOUND THEN
-      SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
-        FROM "lonny".message m
-       WHERE m.status = 'READY' AND m.lane <= p_served
-       ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
-         FOR NO KEY UPDATE SKIP LOCKED;
-    END IF;
   END IF;
   IF NOT FOUND THEN
     RETURN NULL;
@@ -1818,7 +1808,7 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION "lonny"._take_one(bigint, bigint, bigint, bigint) IS
-'Locks a message and returns it: p_id if it is given, else the first ready one of p_lane, or, without a lane, of the first lane after p_served that has one to be had. NULL if there is none, or if the channel''s policy did not release it.
+'Locks a message and returns it: p_id if it is given, else the first ready one of p_lane. NULL if there is none, or if the channel''s policy did not release it.
 p_served is the lane served last, p_lock_ms replaces the message''s own lock time unless NULL.';
 
 CREATE OR REPLACE FUNCTION "lonny"._take_in_turn(
@@ -1959,6 +1949,10 @@ BEGIN
     SELECT array_agg(l.lane ORDER BY l.position) INTO v_lanes FROM lane l WHERE l.foreign_channel IS NULL;
     EXIT WHEN v_lanes IS NULL;
 
+    IF cardinality(v_lanes) = v_wanted THEN
+      -- Each gives one. Said before they are asked, so that another batch at this moment asks the lanes behind them instead of the same ones.
+      PERFORM setval($regclass$"lonny".rotation$regclass$, v_lanes[v_wanted]);
+    END IF;
     v_share := v_wanted / cardinality(v_lanes);
     v_num_more := v_wanted % cardinality(v_lanes);
     IF p_generations IS NULL THEN
@@ -2049,7 +2043,9 @@ BEGIN
     ELSE
       v_served := 0;
     END IF;
-    PERFORM setval($regclass$"lonny".rotation$regclass$, v_served);
+    IF v_share > 1 OR v_num_more > 0 OR v_foreign_ids IS NOT NULL THEN
+      PERFORM setval($regclass$"lonny".rotation$regclass$, v_served);
+    END IF;
     EXIT WHEN v_wanted = 0 OR v_foreign_ids IS NOT NULL;
   END LOOP;
 END
@@ -2109,6 +2105,7 @@ DECLARE
   c_few         CONSTANT integer  := 10000;
   c_few_stale   CONSTANT integer  := 1000;
   c_few_dead    CONSTANT integer  := 500;
+  c_few_a_lane  CONSTANT integer  := 8;
   c_share       CONSTANT integer  := 20;
   c_pause       CONSTANT interval := interval '500 ms';
   c_pause_max   CONSTANT interval := interval '60 s';
@@ -2120,6 +2117,7 @@ DECLARE
   v_older       bigint;
   v_younger     bigint;
   v_num_read    bigint;
+  v_few_dead    bigint;
   v_due_at      timestamptz;
   v_messages    record;
   v_wakes       record;
@@ -2146,11 +2144,11 @@ BEGIN
     -- Stale is what is in neither generation. What another transaction holds (or one that rolled back held: the row version's xmax is another's) would
     -- keep the older one for as long, so that one is over when nothing else is left in it. Its wakes are taken along, since those of a lane whose
     -- mutex is held stay as well.
-    SELECT count(*) AS num, count(*) FILTER (WHERE x.is_stale AND NOT x.is_held) AS num_stale,
+    SELECT count(*) AS num, count(DISTINCT x.lane) AS num_lanes, count(*) FILTER (WHERE x.is_stale AND NOT x.is_held) AS num_stale,
            count(*) FILTER (WHERE x.generation < v_younger AND NOT x.is_stale AND NOT x.is_held) AS num_older,
            array_agg(x.id) FILTER (WHERE x.is_stale OR x.generation < v_younger AND x.is_held) AS stale
       INTO v_messages
-      FROM (SELECT m.id, m.generation, (m.generation BETWEEN v_older AND v_younger) IS NOT TRUE AS is_stale, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held
+      FROM (SELECT m.id, m.lane, m.generation, (m.generation BETWEEN v_older AND v_younger) IS NOT TRUE AS is_stale, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held
               FROM "lonny".message m
              WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT c_few) x;
     SELECT count(*) AS num, count(*) FILTER (WHERE (x.generation BETWEEN v_older AND v_younger) IS NOT TRUE) AS num_stale,
@@ -2163,6 +2161,17 @@ BEGIN
                       (SELECT w.at FROM "lonny".wake w WHERE w.at <= v_began_at ORDER BY w.at LIMIT 1 FOR UPDATE SKIP LOCKED), v_began_at);
     v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
                   + "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$) - v_messages.num;
+    v_few_dead := c_few_dead + c_few_a_lane * v_messages.num_lanes;
+    IF v_num_read >= v_few_dead AND v_num_read < c_few_dead * v_messages.num_lanes THEN
+      -- In each lane there are few, and they may all be of the last moments: then this search has marked them for the next one to pass by. Only
+      -- if they stay are they worth the search in generations, which costs more the more lanes there are.
+      v_num_read := - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
+                    - "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$);
+      PERFORM FROM (SELECT FROM "lonny".message m WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT v_messages.num) x;
+      PERFORM FROM "lonny".message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1;
+      v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
+                    + "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$) - v_messages.num;
+    END IF;
   EXCEPTION WHEN query_canceled THEN
     -- Perhaps by a statement_timeout: if the next dequeue tried again, none would ever get further.
     v_ended_at := "lonny"._clock();
@@ -2175,7 +2184,7 @@ BEGIN
   END;
   PERFORM setval($regclass$"lonny".timer_mark$regclass$, "lonny"._microseconds(v_due_at - c_margin));
 
-  IF v_num_read < c_few_dead THEN
+  IF v_num_read < v_few_dead THEN
     PERFORM setval($regclass$"lonny".generation$regclass$, - v_generation),
             setval($regclass$"lonny".generation_walk$regclass$, 0);
     RETURN;
@@ -2361,90 +2370,148 @@ AS $function$
 -- the most that it met without a warning: of a channel that got a policy while it was created). If it rolls back, or the server dies, all is as
 -- before, but that the rotation goes on from here.
 --
--- A call that is a transaction of its own first does a share of the work that is due for all.
+-- A call that is a transaction of its own does a share of the work that is due for all before it takes what is ready.
+--
+-- The usual call takes one message, when nothing is due and no old snapshot is in the way. It does so in as few statements and expressions as there can
+-- be, since each is initialised anew in every transaction, which is most of what a call costs.
 DECLARE
-  c_many         CONSTANT integer := 500;
   v_now          timestamptz := "lonny"._clock();
   v_served       bigint := COALESCE(pg_sequence_last_value($regclass$"lonny".rotation$regclass$), 0);
+  v_num_read     bigint := - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
+  v_is_single    boolean := message_dequeue.max_messages = 1 AND COALESCE(message_dequeue.lock_ms BETWEEN 0 AND 3155760000000, true)
+                            AND current_setting('transaction_isolation') = 'read committed'
+                            AND COALESCE(pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$), 0) = 0;
+  v_is_looked_at boolean;
+  v_held         record;
+  v_policy       record;
+  v_is_bloated   boolean;
   v_has_messages boolean;
   v_has_timers   boolean;
   v_has_wakes    boolean;
   v_is_due       boolean;
   v_is_alone     boolean;
-  v_is_bloated   boolean := COALESCE(pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$), 0) > 0;
-  v_num_read     bigint;
   v_call_stack   text;
-  v_message      "lonny"._taken;
-  v_is_found     boolean;
   v_taken        record;
-  v_seen         tid[] := ARRAY[]::tid[];
+  v_seen         tid[];
   v_ready        tid[];
-  v_is_asleep    boolean := false;
+  v_round        integer;
+  v_is_last      boolean;
+  v_is_asleep    boolean;
   v_nap_ms       bigint;
+  v_message      "lonny"._taken;
 BEGIN
-  IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-    RAISE EXCEPTION 'message_dequeue works in READ COMMITTED only, not in %', upper(current_setting('transaction_isolation'))
-      USING ERRCODE = 'active_sql_transaction',
-            HINT = 'An older snapshot cannot see what others have taken. Dequeue in a transaction of its own in READ COMMITTED.';
-  END IF;
-  IF message_dequeue.max_messages IS NULL OR message_dequeue.max_messages < 1 THEN
-    PERFORM "lonny"._raise_invalid('max_messages', message_dequeue.max_messages::text, 'Give the greatest number of messages to take, 1 or more.');
-  END IF;
-  IF message_dequeue.lock_ms NOT BETWEEN 0 AND 3155760000000 THEN
-    PERFORM "lonny"._raise_invalid('lock_ms', message_dequeue.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years), or NULL for the message''s own.');
-  END IF;
-
-  IF v_is_bloated THEN
-    IF pg_current_xact_id_if_assigned() IS NULL THEN
-      GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
-      v_is_alone := "lonny"._is_alone(v_call_stack);
+  LOOP
+    IF v_is_single THEN
+      -- What is due is looked for in the same statement, the first time. Each of these conditions is a lookup in an index of its own. Behind
+      -- lane 0 there is no other.
+      SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
+        FROM "lonny".message m
+       WHERE m.status = 'READY' AND m.lane > CASE v_served WHEN 0 THEN bigint '-9223372036854775808' ELSE v_served END
+         AND (v_is_looked_at
+              OR NOT EXISTS (SELECT FROM "lonny".message x WHERE x.timer_at <= v_now)
+             AND NOT EXISTS (SELECT FROM "lonny".wake w WHERE w.at IS NULL)
+             AND (SELECT true FROM "lonny".wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1) IS NULL)
+       ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
+         FOR NO KEY UPDATE SKIP LOCKED;
+      IF (v_held.lane = 0) IS NOT TRUE THEN
+        IF v_held.id IS NULL AND v_served <> 0 THEN
+          SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
+            FROM "lonny".message m
+           WHERE m.status = 'READY' AND m.lane <= v_served
+             AND (v_is_looked_at
+                  OR NOT EXISTS (SELECT FROM "lonny".message x WHERE x.timer_at <= v_now)
+                 AND NOT EXISTS (SELECT FROM "lonny".wake w WHERE w.at IS NULL)
+                 AND (SELECT true FROM "lonny".wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1) IS NULL)
+           ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
+             FOR NO KEY UPDATE SKIP LOCKED;
+        END IF;
+        IF v_held.lane <> 0 THEN
+          -- As in _take_one.
+          SELECT p.id, p.cleared, p.release_interval_ms INTO v_policy
+            FROM "lonny".channel_policy p WHERE p.channel = v_held.channel ORDER BY p.id DESC LIMIT 1;
+          IF NOT v_policy.cleared AND v_held.policy_id IS DISTINCT FROM v_policy.id THEN
+            INSERT INTO "lonny".wake (lane, channel) VALUES (v_held.lane, v_held.channel);
+            v_held.id := NULL;
+          END IF;
+        END IF;
+      END IF;
+      IF v_held.id IS NOT NULL THEN
+        v_now := "lonny"._clock();
+        RETURN QUERY
+        UPDATE "lonny".message m
+           SET status = 'LOCKED', num_attempts = m.num_attempts + 1, locked_at = v_now,
+               lock_ms = COALESCE(message_dequeue.lock_ms, m.lock_ms),
+               unlock_at = v_now + COALESCE(message_dequeue.lock_ms, m.lock_ms) * interval '1 ms',
+               timer_at = v_now + COALESCE(message_dequeue.lock_ms, m.lock_ms) * interval '1 ms'
+         WHERE m.id = v_held.id
+        RETURNING 'MESSAGE_DEQUEUED'::"lonny".dequeue_result, m.id, "lonny"._channel_name(m.channel, m.id, m.created_at), m.content, m.state, m.num_attempts,
+                  v_held.unlock_at IS NOT NULL, m.unlock_at, NULL::bigint;
+        IF v_held.lane <> v_served OR v_held.policy_id IS NOT NULL THEN
+          PERFORM setval($regclass$"lonny".rotation$regclass$, v_held.lane);
+          IF v_held.policy_id IS NOT NULL THEN
+            IF NOT v_policy.cleared AND v_policy.release_interval_ms > 0 THEN
+              INSERT INTO "lonny".wake (lane, channel, at, released_at)
+              VALUES (v_held.lane, v_held.channel, v_now + v_policy.release_interval_ms * interval '1 ms', v_now);
+            END IF;
+          END IF;
+        END IF;
+        EXIT;
+      END IF;
+    ELSIF v_is_looked_at AND (v_is_alone OR NOT v_is_due) THEN
+      -- Named, so that a call which an upgrade has caught here is none the wiser if there are more of them now.
+      RETURN QUERY SELECT t.result, t.id, t.channel, t.content, t.state, t.num_attempts, t.is_unlocked, t.unlock_at, t.retry_ms
+                     FROM "lonny"._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_is_alone, NULL) t;
+      EXIT WHEN FOUND;
     END IF;
-    RETURN QUERY SELECT t.result, t.id, t.channel, t.content, t.state, t.num_attempts, t.is_unlocked, t.unlock_at, t.retry_ms
-                   FROM "lonny"._take_in_generations(message_dequeue.max_messages, message_dequeue.lock_ms, COALESCE(v_is_alone, false)) t;
-    IF FOUND THEN
-      RETURN;
-    END IF;
-  END IF;
 
-  v_num_read := - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
-  SELECT EXISTS (SELECT FROM "lonny".message m WHERE m.timer_at <= v_now),
-         COALESCE((SELECT true FROM "lonny".wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1), false),
-         EXISTS (SELECT FROM "lonny".wake w WHERE w.at IS NULL)
-    INTO v_has_messages, v_has_timers, v_has_wakes;
-  v_is_due := v_has_messages OR v_has_timers OR v_has_wakes;
-  IF v_is_alone IS NULL AND (v_is_due OR message_dequeue.max_messages > 1) AND pg_current_xact_id_if_assigned() IS NULL THEN
-    GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
-    v_is_alone := "lonny"._is_alone(v_call_stack);
-  END IF;
-  v_is_alone := COALESCE(v_is_alone, false);
-  IF v_is_alone AND v_is_due THEN
-    v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
-    PERFORM "lonny"._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 250)), v_has_messages, v_has_timers, '-infinity', NULL);
-    v_num_read := v_num_read - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
-  END IF;
+    IF v_is_looked_at IS NULL THEN
+      IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'message_dequeue works in READ COMMITTED only, not in %', upper(current_setting('transaction_isolation'))
+          USING ERRCODE = 'active_sql_transaction',
+                HINT = 'An older snapshot cannot see what others have taken. Dequeue in a transaction of its own in READ COMMITTED.';
+      END IF;
+      IF message_dequeue.max_messages IS NULL OR message_dequeue.max_messages < 1 THEN
+        PERFORM "lonny"._raise_invalid('max_messages', message_dequeue.max_messages::text, 'Give the greatest number of messages to take, 1 or more.');
+      END IF;
+      IF message_dequeue.lock_ms NOT BETWEEN 0 AND 3155760000000 THEN
+        PERFORM "lonny"._raise_invalid('lock_ms', message_dequeue.lock_ms::text, 'Give milliseconds from 0 to 3155760000000 (100 years), or NULL for the message''s own.');
+      END IF;
 
-  -- Bounded, since others go on making work while this call looks for it.
-  FOR i IN 1 .. 100 LOOP
-    IF v_is_alone OR NOT v_is_due THEN
-      IF message_dequeue.max_messages > 1 THEN
-        -- Named, so that a call which an upgrade has caught here is none the wiser if there are more of them now.
+      v_is_bloated := COALESCE(pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$), 0) > 0;
+      IF v_is_bloated THEN
+        IF pg_current_xact_id_if_assigned() IS NULL THEN
+          GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
+          v_is_alone := "lonny"._is_alone(v_call_stack);
+        END IF;
         RETURN QUERY SELECT t.result, t.id, t.channel, t.content, t.state, t.num_attempts, t.is_unlocked, t.unlock_at, t.retry_ms
-                       FROM "lonny"._take_many(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, v_is_alone, NULL) t;
-        v_is_found := FOUND;
-      ELSE
-        v_message := "lonny"._take_one(v_served, NULL, NULL, message_dequeue.lock_ms);
-        v_is_found := v_message.id IS NOT NULL;
-        IF v_is_found THEN
-          RETURN NEXT v_message;
+                       FROM "lonny"._take_in_generations(message_dequeue.max_messages, message_dequeue.lock_ms, COALESCE(v_is_alone, false)) t;
+        IF FOUND THEN
+          RETURN;
         END IF;
       END IF;
-      IF v_is_found THEN
-        IF NOT v_is_bloated AND v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$) > c_many + 8::bigint * message_dequeue.max_messages THEN
-          -- Too much to step over: the next call is to find out whether an old snapshot is why.
-          PERFORM setval($regclass$"lonny".generation_walk$regclass$, 1);
-        END IF;
-        RETURN;
+
+      SELECT EXISTS (SELECT FROM "lonny".message m WHERE m.timer_at <= v_now),
+             COALESCE((SELECT true FROM "lonny".wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1), false),
+             EXISTS (SELECT FROM "lonny".wake w WHERE w.at IS NULL)
+        INTO v_has_messages, v_has_timers, v_has_wakes;
+      v_is_due := v_has_messages OR v_has_timers OR v_has_wakes;
+      IF v_is_alone IS NULL AND (v_is_due OR message_dequeue.max_messages > 1) AND pg_current_xact_id_if_assigned() IS NULL THEN
+        GET DIAGNOSTICS v_call_stack = PG_CONTEXT;
+        v_is_alone := "lonny"._is_alone(v_call_stack);
       END IF;
+      v_is_alone := COALESCE(v_is_alone, false);
+      IF v_is_alone AND v_is_due THEN
+        v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
+        PERFORM "lonny"._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 250)), v_has_messages, v_has_timers, '-infinity', NULL);
+        v_num_read := v_num_read - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
+      END IF;
+      v_is_single := message_dequeue.max_messages = 1 AND (v_is_alone OR NOT v_is_due);
+      v_is_looked_at := true;
+      v_seen := '{}';
+      -- Bounded, since others go on making work while this call looks for it.
+      v_round := 1;
+      v_is_asleep := false;
+      CONTINUE;
     END IF;
 
     v_taken := "lonny"._take_in_turn(v_served, message_dequeue.max_messages, message_dequeue.lock_ms, 64);
@@ -2466,20 +2533,31 @@ BEGIN
     v_ready := ARRAY (SELECT m.ctid FROM "lonny"._lanes_next(v_served, 10000, NULL) AS n (lane), LATERAL (
                         SELECT x.ctid FROM "lonny".message x WHERE x.status = 'READY' AND x.lane = n.lane LIMIT 1000) m
                        WHERE n.lane <> ALL (v_taken.limited_lanes) LIMIT 10000);
+    v_is_last := v_round = 100;
     IF v_ready <@ v_seen THEN
-      EXIT WHEN "lonny"._wake_channel() IS NULL OR v_is_asleep;
-      -- After the last round there is no other look, which a number asks for.
-      v_nap_ms := CASE i WHEN 100 THEN 10 ELSE "lonny"._sleeper_nap_ms() END;
-      EXIT WHEN v_nap_ms IS NOT NULL;
-      v_is_asleep := true;
+      IF "lonny"._wake_channel() IS NULL OR v_is_asleep THEN
+        v_is_last := true;
+      ELSE
+        -- After the last round there is no other look, which a number asks for.
+        v_nap_ms := CASE WHEN v_is_last THEN 10 ELSE "lonny"._sleeper_nap_ms() END;
+        v_is_last := v_nap_ms IS NOT NULL;
+        v_is_asleep := true;
+      END IF;
+    END IF;
+    IF v_is_last THEN
+      v_message.result := 'MESSAGE_NOT_AVAILABLE';
+      v_message.retry_ms := LEAST("lonny"._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now), v_nap_ms);
+      RETURN NEXT v_message;
+      RETURN;
     END IF;
     v_seen := v_seen || v_ready;
+    v_round := v_round + 1;
   END LOOP;
 
-  v_message := NULL;
-  v_message.result := 'MESSAGE_NOT_AVAILABLE';
-  v_message.retry_ms := LEAST("lonny"._retry_ms(v_taken.is_busy OR v_ready <> '{}', v_taken.release_at, v_now), v_nap_ms);
-  RETURN NEXT v_message;
+  IF v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$) > 500 + 8::bigint * message_dequeue.max_messages AND v_is_bloated IS NOT TRUE THEN
+    -- Too much to step over: the next call is to find out whether an old snapshot is why.
+    PERFORM setval($regclass$"lonny".generation_walk$regclass$, 1);
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION "lonny".message_dequeue(integer, bigint) IS
@@ -2555,17 +2633,17 @@ AS $function$
 DECLARE
   v_message record;
 BEGIN
-  IF message_delete.id IS NULL THEN
-    PERFORM "lonny"._raise_invalid('id', NULL, 'Give the id of the message.');
-  END IF;
-  IF message_delete.num_attempts IS NULL THEN
-    PERFORM "lonny"._raise_invalid('num_attempts', NULL, 'Give num_attempts as message_dequeue returned it.');
-  END IF;
-
+  -- With an argument that is NULL it finds nothing.
   DELETE FROM "lonny".message m
    WHERE m.id = message_delete.id AND m.num_attempts = message_delete.num_attempts AND m.unlock_at IS NOT NULL
-  RETURNING m.lane, m.channel, m.created_at INTO v_message;
+  RETURNING m.lane, m.channel, m.created_at, 'MESSAGE_DELETED'::"lonny".delete_result AS result INTO v_message;
   IF NOT FOUND THEN
+    IF message_delete.id IS NULL THEN
+      PERFORM "lonny"._raise_invalid('id', NULL, 'Give the id of the message.');
+    END IF;
+    IF message_delete.num_attempts IS NULL THEN
+      PERFORM "lonny"._raise_invalid('num_attempts', NULL, 'Give num_attempts as message_dequeue returned it.');
+    END IF;
     RETURN CASE WHEN EXISTS (SELECT FROM "lonny".message m WHERE m.id = message_delete.id)
                 THEN 'MESSAGE_STATE_INVALID'::"lonny".delete_result ELSE 'MESSAGE_NOT_FOUND' END;
   END IF;
@@ -2575,7 +2653,7 @@ BEGIN
   IF "lonny"._event_channel() IS NOT NULL THEN
     PERFORM "lonny"._event_notify('MESSAGE_DELETED', message_delete.id, "lonny"._channel_name(v_message.channel, message_delete.id, v_message.created_at), NULL);
   END IF;
-  RETURN 'MESSAGE_DELETED'::"lonny".delete_result;
+  RETURN v_message.result;
 END
 $function$;
 COMMENT ON FUNCTION "lonny".message_delete(bigint, integer) IS
@@ -3191,8 +3269,7 @@ BEGIN
     JOIN pg_namespace n ON n.oid = q.relnamespace, (VALUES
       ('message', 'message_ready_idx', '(lane, dequeue_at, id) WHERE status = ''READY''', false),
       ('message', 'message_generation_idx', '(generation, lane, dequeue_at, id) WHERE status = ''READY'' AND generation IS NOT NULL', false),
-      ('message', 'message_waiting_idx', '(lane, dequeue_at, id) WHERE status = ''WAITING'' AND lane <> 0', false),
-      ('message', 'message_locked_idx', '(lane) WHERE status = ''LOCKED'' AND lane <> 0', false),
+      ('message', 'message_channel_idx', '(lane, status, dequeue_at, id) WHERE status <> ''READY'' AND lane <> 0', false),
       ('message', 'message_timer_idx', '(timer_at, id) WHERE timer_at IS NOT NULL', false),
       ('wake', 'wake_due_idx', '(lane) WHERE at IS NULL', false),
       ('wake', 'wake_generation_idx', '(generation, lane) WHERE at IS NULL AND generation IS NOT NULL', false),
@@ -3204,12 +3281,10 @@ BEGIN
       ('object', 'object_kind_name_part_pkey', 'PRIMARY KEY (kind, name, part)', true),
       ('producer', 'producer_role_pkey', 'PRIMARY KEY (role)', true),
       ('message', 'message_id_pkey', 'PRIMARY KEY (id)', true),
-      ('message', 'message_channel_check', 'CHECK ((channel IS NULL) = (lane = 0))', true),
       ('channel_policy', 'channel_policy_channel_id_pkey', 'PRIMARY KEY (channel, id)', true)
     ) AS e (relation, name, definition, is_constraint)
    WHERE NOT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-                      WHERE c.relnamespace = n.oid AND c.relname = e.name AND i.indisvalid)
-     AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.connamespace = n.oid AND c.conname = e.name AND c.contype = 'c' AND c.convalidated);
+                      WHERE c.relnamespace = n.oid AND c.relname = e.name AND i.indisvalid);
 END
 $function$;
 COMMENT ON FUNCTION "lonny"._schema_missing() IS
@@ -3721,7 +3796,7 @@ DELETE FROM "lonny".template;
 INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUES
   ('functions/_clock.sql', 'a773d143d30abd09a27c1e9de7b39ca25519c61cf2f23c808aac381bb56f5556', '0.1.0', clock_timestamp()),
   ('functions/_microseconds.sql', 'ddf05358fdbf5c11dc6ca6fbe23ac2adfcfc0290f39fdb817d4d59b216d6d33c', '0.1.0', clock_timestamp()),
-  ('functions/_lane.sql', '7d3a050c4a2d0c9e9d9cdd09f68dc06a2631acef962b0cfad907929cc3772895', '0.1.0', clock_timestamp()),
+  ('functions/_lane.sql', '3a2a91e883d0b930ad15a9164af43261115e0d0f36dceb7a0778ed0aecd9fe8a', '0.1.0', clock_timestamp()),
   ('functions/_channel_name.sql', 'd977e5902f731ec5df03244d22f9389f2a815f1920c27b0495f59252173988bf', '0.1.0', clock_timestamp()),
   ('functions/_event_channel.sql', '0e8a1a2cbfc0c31f5f090c5bdffe72471dff68562e87c92ddc8f4c0cade2506a', '0.1.0', clock_timestamp()),
   ('functions/_event_notify.sql', 'bbf2716f09cb8e55c9692bb8d812657631627a4331b3407f3e60925489c4dd2b', '0.1.0', clock_timestamp()),
@@ -3736,7 +3811,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_channels_check.sql', '7af092ddf7d11dd5c5fc362cc7f9f5d0ef43e789f7443a328aa41a4a149936f8', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
   ('functions/_channel_admits.sql', '5e3d815298f04ac45dd88559518a356c2c05a73d287ddee137fd7fdc872a3f18', '0.1.0', clock_timestamp()),
-  ('functions/message_create.sql', '35f8393af121a268c4d5f4a33588b749a5f0e82deb4382e524d827e5540e0daf', '0.1.0', clock_timestamp()),
+  ('functions/message_create.sql', '418357131a70b96b7093ca8e7a1db22e2040b4725613814f5e499af1a75f4d47', '0.1.0', clock_timestamp()),
   ('functions/message_create_many.sql', '6be11f06f0f9ae7a285c233c53239061cc7065a14658bb75e72fdba8c24534d4', '0.1.0', clock_timestamp()),
   ('functions/_channel_survey.sql', '4bb5bc0eca36a3dcb62c73d02548262c454e39084b594f5d9d626d1ce20293b2', '0.1.0', clock_timestamp()),
   ('functions/_timer_set.sql', 'e968b0a3da4b497b85ea45a4fd034b4099e8a8b86ed57dba27d2ec449a70e604', '0.1.0', clock_timestamp()),
@@ -3751,19 +3826,19 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_channel_offer.sql', '2ce95a2268ea049de61d1c17f97870f6652dab76f6a212fa3ffebf50677450b1', '0.1.0', clock_timestamp()),
   ('functions/_lanes_next.sql', '6b18d45bfed571bda162fedff3294581d55657dca1fd9956bd97678db198bb7c', '0.1.0', clock_timestamp()),
   ('functions/_turns_due.sql', '1626de977dba2017c680427a54c419ac8869675dfd3082f5be04f1f56fe00e54', '0.1.0', clock_timestamp()),
-  ('functions/_take_one.sql', '3620c0b6958c45e8caaa17ed4f0c654c0bbf303d9a05b9fe7c44175ba98e27c5', '0.1.0', clock_timestamp()),
+  ('functions/_take_one.sql', 'dc505c5707bba05df933dc718675791b995247cb3cd9ada059d53d3eb8b3de95', '0.1.0', clock_timestamp()),
   ('functions/_take_in_turn.sql', '5591ac4e261e67c1d1fabc99382213dfdba6e804c1effd1d05f58e3ce835e855', '0.1.0', clock_timestamp()),
-  ('functions/_take_many.sql', '1fb1defe8428bb4e3824cd8bc52b788c7a3a98abf73ffdf59836e7ea4b14069c', '0.1.0', clock_timestamp()),
+  ('functions/_take_many.sql', '27e3fed76ef092c3ed0bf23341b05709394e92feebe57339a5ddecc20f35afc5', '0.1.0', clock_timestamp()),
   ('functions/_retry_ms.sql', 'c6672008541901b8cfcd16b8fdd49055a22bc21d5d5d36c4d24ab444b9701a38', '0.1.0', clock_timestamp()),
   ('functions/_entries_read.sql', '32cb14bd2956e3f5ea2d2a57f8bbe5fbb5284986d8b1c0ace4835813c80e6257', '0.1.0', clock_timestamp()),
   ('functions/_walk_is_in_time.sql', 'fca1d12d2936ef84ffffdedd25dd0edad37242304a052d96e0bb0eb23e74a0f4', '0.1.0', clock_timestamp()),
-  ('functions/_generations_walk.sql', 'aa388427e74f344e4eb6b034d1c02330506beaa6722307f571b9639411fadbd0', '0.1.0', clock_timestamp()),
+  ('functions/_generations_walk.sql', '7dd468da857da89c7f3fc64c352da5bfaafedaaff2e40069860c3c6a75a3d51e', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', '9e5014576c458755e095ec36d35279f4f28097413e1ec00b6af1e0da83b73562', '0.1.0', clock_timestamp()),
   ('functions/_take_in_generations.sql', '36bdaa7026669ccc627c9394ff93ce8f640ac7e14ed3179d8db9799535835d58', '0.1.0', clock_timestamp()),
-  ('functions/message_dequeue.sql', 'a450630d1419c85be403d06f02486ebd30963f94e163f384b5c4a89cede79e76', '0.1.0', clock_timestamp()),
+  ('functions/message_dequeue.sql', 'b4be5c888bf543df253c73b547919aa828c8fe8fe005188c763552b3fa99e37f', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '2b4f67268933a0d46935df704fa68d3790598460d8eb94bbec25846b9d08d054', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'ff49c38309f3f4c88872397f88c23f0ab2209d711698a6b8f2725312b49bb1e3', '0.1.0', clock_timestamp()),
-  ('functions/message_delete.sql', '306a38a189b2064c1449a5ee99ecf207e0fae1d2f9109bc4f52b4d774ed662e1', '0.1.0', clock_timestamp()),
+  ('functions/message_delete.sql', '343c53a1c393b5b0cf8c3cffbfdd32c43f8987659ee786c98e4bd8bb1492790c', '0.1.0', clock_timestamp()),
   ('functions/message_delete_many.sql', 'c52d6d6972d23bf27a4723b72d6d10a2b3c656438d09f455e8893997330dfb22', '0.1.0', clock_timestamp()),
   ('functions/message_defer.sql', 'fbc430057dff5fd9e25583b59796c019f4d85b1bf5f22315b7a398ddeaf6bec5', '0.1.0', clock_timestamp()),
   ('functions/message_heartbeat.sql', '0c24989fbe85e063d67092e828feb9b916dcc937815779289d2c02d17ccc9d0d', '0.1.0', clock_timestamp()),
@@ -3777,7 +3852,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_lanes_ahead.sql', '6825eb9d1e6f035f245324fd52184a920f89cf619155d8c8a0f6ed6af3aca0ec', '0.1.0', clock_timestamp()),
   ('functions/message_explain.sql', 'd56f17c77aade0f1d78881a162f19888952c72d8dc0fb73899980d13f19db68e', '0.1.0', clock_timestamp()),
   ('functions/channel_explain.sql', '981004354220637eedcfff47d1402e8ce2f70f984f0d3f110ba07942de69fb3a', '0.1.0', clock_timestamp()),
-  ('functions/_schema_missing.sql', '7aec0e7f33bd866f6522f7f13a68b325c8c095f8ddbbdfc9a624333858828fff', '0.1.0', clock_timestamp()),
+  ('functions/_schema_missing.sql', '413c5124a90e0e222c2415c27ffe3a8b50fcd197f89d7a42bf81394a91e8b9c4', '0.1.0', clock_timestamp()),
   ('functions/check.sql', 'e15b4330033e63623a95b9336572a62fd8fc6d1477d94ac35bc59fd3dde0508e', '0.1.0', clock_timestamp()),
   ('functions/repair.sql', 'e00add431a16bff762c00cc04bd634469befe1cdcb37d49ffad3e5e08d9b6230', '0.1.0', clock_timestamp()),
   ('functions/version_status.sql', '62f7bbb4abb01e029199e35b18ac1f3e89fa140d55672832c28c72741a1605e2', '0.1.0', clock_timestamp()),
