@@ -42,11 +42,11 @@ BEGIN
     v_share := v_wanted / cardinality(v_lanes);
     v_num_more := v_wanted % cardinality(v_lanes);
     IF p_generations IS NULL THEN
-      SELECT array_agg(h.id) AS ids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(t.lane) AS lanes,
+      SELECT array_agg(h.id) AS ids, array_agg(h.ctid) AS ctids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(t.lane) AS lanes,
              array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(t.lane <> 0) AS are_named
         INTO v_held
         FROM unnest(v_lanes) WITH ORDINALITY AS t (lane, position), LATERAL (
-             SELECT m.id, m.channel, m.policy_id, m.unlock_at
+             SELECT m.id, m.ctid, m.channel, m.policy_id, m.unlock_at
                FROM {{ schema }}.message m
               WHERE m.status = 'READY' AND m.lane = t.lane
                 AND (p_is_alone OR m.lane = 0
@@ -57,13 +57,13 @@ BEGIN
     ELSE
       -- The same through message_generation_idx: see _message_hold. Of two generations each gives a whole share, so that the first ones of both
       -- together are among them.
-      SELECT array_agg(h.id) AS ids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(h.lane) AS lanes,
+      SELECT array_agg(h.id) AS ids, array_agg(h.ctid) AS ctids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(h.lane) AS lanes,
              array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(h.lane <> 0) AS are_named
         INTO v_held
         FROM (SELECT x.*, t.lane, t.turn, t.share, row_number() OVER (PARTITION BY t.lane ORDER BY x.dequeue_at, x.id) AS position
                 FROM (SELECT u.lane, u.position AS turn, v_share + CASE WHEN u.position <= v_num_more THEN 1 ELSE 0 END AS share
                         FROM unnest(v_lanes) WITH ORDINALITY AS u (lane, position)) t, unnest(p_generations) AS g (generation), LATERAL (
-                     SELECT m.id, m.channel, m.policy_id, m.unlock_at, m.dequeue_at
+                     SELECT m.id, m.ctid, m.channel, m.policy_id, m.unlock_at, m.dequeue_at
                        FROM {{ schema }}.message m
                       WHERE m.status = 'READY' AND (m.generation, m.lane) >= (g.generation, t.lane)
                         AND (m.generation, m.lane) <= (g.generation, t.lane) AND m.generation <= g.generation
@@ -95,8 +95,8 @@ BEGIN
          -- IS TRUE keeps it a lookup for each row. As a join, with hash joins off, it would compare each with each.
          WHERE (h.id IN (SELECT unnest(v_foreign_ids))) IS TRUE;
         -- Their lanes go too: what was not taken was no turn.
-        SELECT array_agg(h.id), array_agg(h.lane) INTO v_held.ids, v_held.lanes
-          FROM unnest(v_held.ids, v_held.lanes) AS h (id, lane) WHERE h.id NOT IN (SELECT unnest(v_foreign_ids));
+        SELECT array_agg(h.id), array_agg(h.ctid), array_agg(h.lane) INTO v_held.ids, v_held.ctids, v_held.lanes
+          FROM unnest(v_held.ids, v_held.ctids, v_held.lanes) AS h (id, ctid, lane) WHERE h.id NOT IN (SELECT unnest(v_foreign_ids));
         EXIT WHEN v_held.ids IS NULL;
       END IF;
     END IF;
@@ -109,7 +109,8 @@ BEGIN
              lock_ms = COALESCE(p_lock_ms, m.lock_ms),
              unlock_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms',
              timer_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms'
-       WHERE m.id = ANY (v_held.ids)
+       -- They are held, so they stay where they are.
+       WHERE m.ctid = ANY (v_held.ctids)
       RETURNING m.id, m.lane, m.channel, m.created_at, m.dequeue_at, m.content, m.state, m.num_attempts, m.unlock_at
     )
     SELECT 'MESSAGE_DEQUEUED'::{{ schema }}.dequeue_result, l.id, {{ schema }}._channel_name(l.channel, l.id, l.created_at), l.content, l.state,

@@ -9,12 +9,12 @@ DECLARE
   v_message {{ schema }}._taken;
 BEGIN
   IF p_id IS NOT NULL THEN
-    SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
+    SELECT m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
       FROM {{ schema }}.message m
      WHERE m.id = p_id AND m.status::text = 'READY'
        FOR NO KEY UPDATE SKIP LOCKED;
   ELSE
-    SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
+    SELECT m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
       FROM {{ schema }}.message m
      WHERE m.status = 'READY' AND m.lane = p_lane
        -- What the policy did not release stays untouched behind what others hold: the caller may go on to many lanes, and stay open.
@@ -45,7 +45,8 @@ BEGIN
          lock_ms = COALESCE(p_lock_ms, m.lock_ms),
          unlock_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms',
          timer_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms'
-   WHERE m.id = v_held.id
+   -- It is held, so it stays where it is.
+   WHERE m.ctid = v_held.ctid
   RETURNING 'MESSAGE_DEQUEUED'::{{ schema }}.dequeue_result, m.id, {{ schema }}._channel_name(m.channel, m.id, m.created_at), m.content, m.state, m.num_attempts,
             v_held.unlock_at IS NOT NULL, m.unlock_at, NULL::bigint
        INTO v_message;

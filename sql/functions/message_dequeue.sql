@@ -53,7 +53,7 @@ BEGIN
     IF v_is_single THEN
       -- What is due is looked for in the same statement, the first time. Each of these conditions is a lookup in an index of its own. Behind
       -- lane 0 there is no other.
-      SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
+      SELECT m.id, m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
         FROM {{ schema }}.message m
        WHERE m.status = 'READY' AND m.lane > CASE v_served WHEN 0 THEN bigint '-9223372036854775808' ELSE v_served END
          AND (v_is_looked_at
@@ -64,7 +64,7 @@ BEGIN
          FOR NO KEY UPDATE SKIP LOCKED;
       IF (v_held.lane = 0) IS NOT TRUE THEN
         IF v_held.id IS NULL AND v_served <> 0 THEN
-          SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
+          SELECT m.id, m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
             FROM {{ schema }}.message m
            WHERE m.status = 'READY' AND m.lane <= v_served
              AND (v_is_looked_at
@@ -92,7 +92,8 @@ BEGIN
                lock_ms = COALESCE(message_dequeue.lock_ms, m.lock_ms),
                unlock_at = v_now + COALESCE(message_dequeue.lock_ms, m.lock_ms) * interval '1 ms',
                timer_at = v_now + COALESCE(message_dequeue.lock_ms, m.lock_ms) * interval '1 ms'
-         WHERE m.id = v_held.id
+         -- It is held, so it stays where it is.
+         WHERE m.ctid = v_held.ctid
         RETURNING 'MESSAGE_DEQUEUED'::{{ schema }}.dequeue_result, m.id, {{ schema }}._channel_name(m.channel, m.id, m.created_at), m.content, m.state, m.num_attempts,
                   v_held.unlock_at IS NOT NULL, m.unlock_at, NULL::bigint;
         IF v_held.lane <> v_served OR v_held.policy_id IS NOT NULL THEN

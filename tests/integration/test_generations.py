@@ -68,9 +68,30 @@ def test_a_generation_is_not_searched_before_its_first_walk_is_over(connect: Con
     gate.execute("SELECT pg_advisory_xact_lock(7, 7)")
     with background(walker, "SELECT id FROM lonny.message_dequeue()") as step:
         assert step.blocked_by() == [gate.info.backend_pid]
-        create(conn)
+        create(conn, None)
         assert [message.id for message in dequeue(conn)] == [second]
         gate.rollback()
+    holder.rollback()
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["beside an old snapshot", "of the last moments"])
+def test_few_dead_rows_in_each_of_many_lanes_begin_generations_only_if_they_stay(
+    connect: Connect, *, held: bool
+) -> None:
+    """A search marks those that nobody can see any more, and the next one passes by; a generation is dearer."""
+    conn, holder = connect(), connect(autocommit=False)
+    if held:
+        holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        holder.execute("SELECT")
+    names = [f"tenant-{n}" for n in range(20)]
+    for name in names:
+        create(conn, name, 40)
+    delete(conn, *dequeue(conn, 800))
+    for name in names:
+        create(conn, name)
+    conn.execute("SELECT setval('lonny.generation_walk', 1)")
+    assert len(dequeue(conn)) == 1
+    assert (_generation(conn) > 0) == held
     holder.rollback()
 
 
