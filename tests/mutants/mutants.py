@@ -254,7 +254,7 @@ MUTANTS = [
         "message_dequeue",
         "ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1\n         FOR NO KEY UPDATE SKIP LOCKED;\n      IF (",
         "ORDER BY m.lane, m.id LIMIT 1\n         FOR NO KEY UPDATE SKIP LOCKED;\n      IF (",
-        "test_attacks.py::test_in_a_limited_channel_a_negative_delay_goes_before_what_is_ready_already",
+        "test_scenario_order.py",
     ),
     Mutant(
         "dequeue-stale-clock",
