@@ -74,7 +74,7 @@ BEGIN
       v_num_read := - {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$)
                     - {{ schema }}._entries_read($regclass${{ schema }}.message_timer_idx$regclass$);
       PERFORM FROM (SELECT FROM {{ schema }}.message m WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT v_messages.num) x;
-      PERFORM FROM {{ schema }}.message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1;
+      PERFORM FROM {{ schema }}.message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
       v_num_read := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$)
                     + {{ schema }}._entries_read($regclass${{ schema }}.message_timer_idx$regclass$) - v_messages.num;
     END IF;

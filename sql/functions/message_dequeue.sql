@@ -51,37 +51,46 @@ DECLARE
 BEGIN
   LOOP
     IF v_is_single THEN
-      -- What is due is looked for in the same statement, the first time. Each of these conditions is a lookup in an index of its own. Behind
-      -- lane 0 there is no other.
-      SELECT m.id, m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
-        FROM {{ schema }}.message m
-       WHERE m.status = 'READY' AND m.lane > CASE v_served WHEN 0 THEN bigint '-9223372036854775808' ELSE v_served END
-         AND (v_is_looked_at
-              OR NOT EXISTS (SELECT FROM {{ schema }}.message x WHERE x.timer_at <= v_now)
-             AND NOT EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
-             AND (SELECT true FROM {{ schema }}.wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1) IS NULL)
-       ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
-         FOR NO KEY UPDATE SKIP LOCKED;
-      IF (v_held.lane = 0) IS NOT TRUE THEN
-        IF v_held.id IS NULL AND v_served <> 0 THEN
+      -- What is due is looked for in the same statement, the first time. Each of these conditions is a lookup in an index of its own.
+      IF v_served = 0 THEN
+        -- Behind it there is no other lane, so this is all of them.
+        SELECT m.id, m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
+          FROM {{ schema }}.message m
+         WHERE m.status = 'READY'
+           AND (v_is_looked_at
+                OR NOT EXISTS (SELECT FROM {{ schema }}.message x WHERE x.timer_at <= v_now)
+               AND NOT EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
+               AND (SELECT true FROM {{ schema }}.wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1) IS NULL)
+         ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
+           FOR NO KEY UPDATE SKIP LOCKED;
+      ELSE
+        SELECT h.id, h.ctid, h.lane, h.channel, h.policy_id, h.unlock_at, c.is_clear INTO v_held
+          FROM (SELECT v_is_looked_at
+                       OR NOT EXISTS (SELECT FROM {{ schema }}.message x WHERE x.timer_at <= v_now)
+                      AND NOT EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
+                      AND (SELECT true FROM {{ schema }}.wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1) IS NULL AS is_clear) c
+          LEFT JOIN LATERAL (
+               SELECT m.id, m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at
+                 FROM {{ schema }}.message m
+                WHERE c.is_clear AND m.status = 'READY' AND m.lane > v_served
+                ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
+                  FOR NO KEY UPDATE SKIP LOCKED) h ON true;
+        -- Only if those ahead were looked at, or they would lose their turn.
+        IF v_held.id IS NULL AND v_held.is_clear THEN
           SELECT m.id, m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
             FROM {{ schema }}.message m
            WHERE m.status = 'READY' AND m.lane <= v_served
-             AND (v_is_looked_at
-                  OR NOT EXISTS (SELECT FROM {{ schema }}.message x WHERE x.timer_at <= v_now)
-                 AND NOT EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
-                 AND (SELECT true FROM {{ schema }}.wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1) IS NULL)
            ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
              FOR NO KEY UPDATE SKIP LOCKED;
         END IF;
-        IF v_held.lane <> 0 THEN
-          -- As in _take_one.
-          SELECT p.id, p.cleared, p.release_interval_ms INTO v_policy
-            FROM {{ schema }}.channel_policy p WHERE p.channel = v_held.channel ORDER BY p.id DESC LIMIT 1;
-          IF NOT v_policy.cleared AND v_held.policy_id IS DISTINCT FROM v_policy.id THEN
-            INSERT INTO {{ schema }}.wake (lane, channel) VALUES (v_held.lane, v_held.channel);
-            v_held.id := NULL;
-          END IF;
+      END IF;
+      IF v_held.lane <> 0 THEN
+        -- As in _take_one.
+        SELECT p.id, p.cleared, p.release_interval_ms INTO v_policy
+          FROM {{ schema }}.channel_policy p WHERE p.channel = v_held.channel ORDER BY p.id DESC LIMIT 1;
+        IF NOT v_policy.cleared AND v_held.policy_id IS DISTINCT FROM v_policy.id THEN
+          INSERT INTO {{ schema }}.wake (lane, channel) VALUES (v_held.lane, v_held.channel);
+          v_held.id := NULL;
         END IF;
       END IF;
       IF v_held.id IS NOT NULL THEN
@@ -96,9 +105,11 @@ BEGIN
          WHERE m.ctid = v_held.ctid
         RETURNING 'MESSAGE_DEQUEUED'::{{ schema }}.dequeue_result, m.id, {{ schema }}._channel_name(m.channel, m.id, m.created_at), m.content, m.state, m.num_attempts,
                   v_held.unlock_at IS NOT NULL, m.unlock_at, NULL::bigint;
-        IF v_held.lane <> v_served OR v_held.policy_id IS NOT NULL THEN
-          PERFORM setval($regclass${{ schema }}.rotation$regclass$, v_held.lane);
-          IF v_held.policy_id IS NOT NULL THEN
+        IF v_held.lane <> 0 OR v_served <> 0 THEN
+          IF v_held.lane <> v_served THEN
+            PERFORM setval($regclass${{ schema }}.rotation$regclass$, v_held.lane);
+          END IF;
+          IF v_held.lane <> 0 THEN
             IF NOT v_policy.cleared AND v_policy.release_interval_ms > 0 THEN
               INSERT INTO {{ schema }}.wake (lane, channel, at, released_at)
               VALUES (v_held.lane, v_held.channel, v_now + v_policy.release_interval_ms * interval '1 ms', v_now);

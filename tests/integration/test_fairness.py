@@ -21,6 +21,7 @@ import pytest
 
 from tests.support.fleet import Fleet
 from tests.support.queue import LOCK_MS, Taken, create, delete, dequeue, limit, scalar
+from tests.support.sessions import background
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -269,6 +270,26 @@ def test_calls_of_which_none_is_under_way_with_another_take_turns_exactly(
             max_messages = random.choice([1, 1, 1, 4])
             held[n] = dequeue(conns[n], max_messages)
             assert [message.channel for message in held[n]] == model.next(max_messages)
+
+
+def test_a_dequeue_that_met_something_due_passes_by_no_lane(connect: Connect) -> None:
+    """What it met may be done by another before it goes on: then it has not looked at the lanes ahead yet."""
+    conn, worker, gate = connect(), connect(), connect(autocommit=False)
+    behind, served, ahead = _in_rotation(conn)[:3]
+    waits = "PERFORM pg_advisory_lock_shared(7, 7), pg_advisory_unlock_shared(7, 7);"
+    wrap = "-- Only if those ahead were looked at"
+    definition = scalar(conn, "SELECT pg_get_functiondef('lonny.message_dequeue'::regproc)")
+    conn.execute(definition.replace(wrap, f"{waits}\n{wrap}").encode())
+    create(conn, behind)
+    create(conn, ahead)
+    conn.execute("SELECT setval('lonny.rotation', lonny._lane(%s))", [served])
+    limit(conn, "limited", 1)  # with a wake, which is due
+    gate.execute("SELECT pg_advisory_lock(7, 7)")
+    with background(worker, "SELECT channel FROM lonny.message_dequeue()") as step:
+        assert step.blocked_by() == [gate.info.backend_pid]
+        conn.execute("DELETE FROM lonny.wake")
+        gate.execute("SELECT pg_advisory_unlock(7, 7)")
+        assert step.result() == [(ahead,)]
 
 
 def _in_rotation(conn: Connection) -> list[str]:

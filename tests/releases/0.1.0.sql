@@ -1755,12 +1755,12 @@ DECLARE
   v_message "lonny"._taken;
 BEGIN
   IF p_id IS NOT NULL THEN
-    SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
+    SELECT m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
       FROM "lonny".message m
      WHERE m.id = p_id AND m.status::text = 'READY'
        FOR NO KEY UPDATE SKIP LOCKED;
   ELSE
-    SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
+    SELECT m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
       FROM "lonny".message m
      WHERE m.status = 'READY' AND m.lane = p_lane
        -- What the policy did not release stays untouched behind what others hold: the caller may go on to many lanes, and stay open.
@@ -1791,7 +1791,8 @@ BEGIN
          lock_ms = COALESCE(p_lock_ms, m.lock_ms),
          unlock_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms',
          timer_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms'
-   WHERE m.id = v_held.id
+   -- It is held, so it stays where it is.
+   WHERE m.ctid = v_held.ctid
   RETURNING 'MESSAGE_DEQUEUED'::"lonny".dequeue_result, m.id, "lonny"._channel_name(m.channel, m.id, m.created_at), m.content, m.state, m.num_attempts,
             v_held.unlock_at IS NOT NULL, m.unlock_at, NULL::bigint
        INTO v_message;
@@ -1916,8 +1917,8 @@ CREATE OR REPLACE FUNCTION "lonny"._take_many(p_served bigint, p_max_messages in
 RETURNS SETOF "lonny"._taken
 LANGUAGE plpgsql VOLATILE
 AS $function$
--- What _take_one would do p_max_messages times, in few statements a round: the next lanes in rotation get equal shares, the first ones one
--- more where it does not divide, and what a lane could not fill is shared among all in the next round.
+-- What single calls would do p_max_messages times, in few statements a round: the next lanes in rotation give one message each; if that is not enough, equal
+-- shares of the rest, the first ones one more where it does not divide; and what a lane could not fill is shared among all in the next round.
 --
 -- If its transaction may stay open, what the policy in force did not release must not be held, so lanes that begin with such a message are left
 -- alone, and others are passed by. There may be some of which no wake tells: of a producer that began before the policy and committed after it.
@@ -1929,68 +1930,109 @@ DECLARE
   v_share        integer;
   v_num_more     integer;
   v_held         record;
+  v_more         record;
   v_foreign_ids  bigint[];
   v_timed_ids    bigint[];
   v_intervals_ms bigint[];
 BEGIN
   LOOP
-    WITH lane AS MATERIALIZED (
-      SELECT n.lane, n.position,
-             CASE WHEN NOT p_is_alone AND n.lane <> 0 THEN (
-               SELECT f.channel
-                 FROM (SELECT m.channel, m.policy_id FROM "lonny".message m
-                        WHERE m.status = 'READY' AND m.lane = n.lane ORDER BY m.dequeue_at, m.id LIMIT 1) f, LATERAL (
-                      SELECT x.id, x.cleared FROM "lonny".channel_policy x WHERE x.channel = f.channel ORDER BY x.id DESC LIMIT 1) p
-                WHERE NOT p.cleared AND p.id IS DISTINCT FROM f.policy_id) END AS foreign_channel
-        FROM "lonny"._lanes_next(v_served, v_wanted, p_generations) WITH ORDINALITY AS n (lane, position)
-    ), woken AS (
-      INSERT INTO "lonny".wake (lane, channel) SELECT l.lane, l.foreign_channel FROM lane l WHERE l.foreign_channel IS NOT NULL
-    )
-    SELECT array_agg(l.lane ORDER BY l.position) INTO v_lanes FROM lane l WHERE l.foreign_channel IS NULL;
-    EXIT WHEN v_lanes IS NULL;
-
-    IF cardinality(v_lanes) = v_wanted THEN
-      -- Each gives one. Said before they are asked, so that another batch at this moment asks the lanes behind them instead of the same ones.
-      PERFORM setval($regclass$"lonny".rotation$regclass$, v_lanes[v_wanted]);
-    END IF;
-    v_share := v_wanted / cardinality(v_lanes);
-    v_num_more := v_wanted % cardinality(v_lanes);
-    IF p_generations IS NULL THEN
-      SELECT array_agg(h.id) AS ids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(t.lane) AS lanes,
-             array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(t.lane <> 0) AS are_named
-        INTO v_held
-        FROM unnest(v_lanes) WITH ORDINALITY AS t (lane, position), LATERAL (
-             SELECT m.id, m.channel, m.policy_id, m.unlock_at
-               FROM "lonny".message m
-              WHERE m.status = 'READY' AND m.lane = t.lane
-                AND (p_is_alone OR m.lane = 0
-                     OR COALESCE((SELECT p.cleared OR p.id IS NOT DISTINCT FROM m.policy_id
-                                    FROM "lonny".channel_policy p WHERE p.channel = m.channel ORDER BY p.id DESC LIMIT 1), true))
-              ORDER BY m.dequeue_at, m.id LIMIT v_share + CASE WHEN t.position <= v_num_more THEN 1 ELSE 0 END
-                FOR NO KEY UPDATE SKIP LOCKED) h;
-    ELSE
-      -- The same through message_generation_idx: see _message_hold. Of two generations each gives a whole share, so that the first ones of both
-      -- together are among them.
-      SELECT array_agg(h.id) AS ids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(h.lane) AS lanes,
+    IF p_is_alone AND p_generations IS NULL THEN
+      -- Held as they are come by: another batch at this moment passes by these, and finds the lanes behind them.
+      WITH RECURSIVE ahead AS (
+        SELECT NULL::bigint AS id, NULL::tid AS ctid, v_served AS lane, NULL::text COLLATE "C" AS channel, NULL::bigint AS policy_id, NULL::timestamptz AS unlock_at
+        UNION ALL
+        SELECT n.* FROM ahead a, LATERAL (
+          SELECT m.id, m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at FROM "lonny".message m
+           WHERE m.status = 'READY' AND m.lane > a.lane
+           ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) n
+      ), behind AS (
+        SELECT NULL::bigint AS id, NULL::tid AS ctid, bigint '-9223372036854775808' AS lane, NULL::text COLLATE "C" AS channel, NULL::bigint AS policy_id, NULL::timestamptz AS unlock_at
+        UNION ALL
+        SELECT n.* FROM behind b, LATERAL (
+          SELECT m.id, m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at FROM "lonny".message m
+           WHERE m.status = 'READY' AND m.lane > b.lane AND m.lane <= v_served
+           ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) n
+      )
+      SELECT array_agg(h.id) AS ids, array_agg(h.ctid) AS ctids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(h.lane) AS lanes,
              array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(h.lane <> 0) AS are_named
         INTO v_held
-        FROM (SELECT x.*, t.lane, t.turn, t.share, row_number() OVER (PARTITION BY t.lane ORDER BY x.dequeue_at, x.id) AS position
-                FROM (SELECT u.lane, u.position AS turn, v_share + CASE WHEN u.position <= v_num_more THEN 1 ELSE 0 END AS share
-                        FROM unnest(v_lanes) WITH ORDINALITY AS u (lane, position)) t, unnest(p_generations) AS g (generation), LATERAL (
-                     SELECT m.id, m.channel, m.policy_id, m.unlock_at, m.dequeue_at
-                       FROM "lonny".message m
-                      WHERE m.status = 'READY' AND (m.generation, m.lane) >= (g.generation, t.lane)
-                        AND (m.generation, m.lane) <= (g.generation, t.lane) AND m.generation <= g.generation
-                        AND (p_is_alone OR m.lane = 0
-                             OR COALESCE((SELECT p.cleared OR p.id IS NOT DISTINCT FROM m.policy_id
-                                            FROM "lonny".channel_policy p WHERE p.channel = m.channel ORDER BY p.id DESC LIMIT 1), true))
-                      ORDER BY m.generation, m.lane, m.dequeue_at, m.id LIMIT t.share
-                        FOR NO KEY UPDATE SKIP LOCKED) x
-               -- In the order of turns, as below it is asked which came last; the window has sorted by lane.
-               ORDER BY t.turn) h
-       WHERE h.position <= h.share;
+        FROM (SELECT a.* FROM ahead a WHERE a.id IS NOT NULL UNION ALL SELECT b.* FROM behind b WHERE b.id IS NOT NULL LIMIT v_wanted) h;
+      EXIT WHEN v_held.ids IS NULL;
+      v_num_more := v_wanted - cardinality(v_held.ids);
+      IF v_num_more > 0 THEN
+        -- These are all the lanes. The messages held already are passed by only in others' eyes.
+        SELECT array_agg(h.id) AS ids, array_agg(h.ctid) AS ctids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(t.lane) AS lanes,
+               array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids
+          INTO v_more
+          FROM unnest(v_held.lanes, v_held.ids) WITH ORDINALITY AS t (lane, id, position), LATERAL (
+               SELECT m.id, m.ctid, m.channel, m.policy_id, m.unlock_at
+                 FROM "lonny".message m
+                WHERE m.status = 'READY' AND m.lane = t.lane AND m.id <> t.id
+                ORDER BY m.dequeue_at, m.id
+                LIMIT v_num_more / cardinality(v_held.lanes) + CASE WHEN t.position <= v_num_more % cardinality(v_held.lanes) THEN 1 ELSE 0 END
+                  FOR NO KEY UPDATE SKIP LOCKED) h;
+        IF v_more.ids IS NOT NULL THEN
+          SELECT v_held.ids || v_more.ids AS ids, v_held.ctids || v_more.ctids AS ctids, v_held.unlocked_ids || v_more.unlocked_ids AS unlocked_ids,
+                 v_held.lanes || v_more.lanes AS lanes, v_held.channels || v_more.channels AS channels, v_held.policy_ids || v_more.policy_ids AS policy_ids,
+                 v_held.are_named AS are_named
+            INTO v_held;
+        END IF;
+      END IF;
+    ELSE
+      WITH lane AS MATERIALIZED (
+        SELECT n.lane, n.position,
+               CASE WHEN NOT p_is_alone AND n.lane <> 0 THEN (
+                 SELECT f.channel
+                   FROM (SELECT m.channel, m.policy_id FROM "lonny".message m
+                          WHERE m.status = 'READY' AND m.lane = n.lane ORDER BY m.dequeue_at, m.id LIMIT 1) f, LATERAL (
+                        SELECT x.id, x.cleared FROM "lonny".channel_policy x WHERE x.channel = f.channel ORDER BY x.id DESC LIMIT 1) p
+                  WHERE NOT p.cleared AND p.id IS DISTINCT FROM f.policy_id) END AS foreign_channel
+          FROM "lonny"._lanes_next(v_served, v_wanted, p_generations) WITH ORDINALITY AS n (lane, position)
+      ), woken AS (
+        INSERT INTO "lonny".wake (lane, channel) SELECT l.lane, l.foreign_channel FROM lane l WHERE l.foreign_channel IS NOT NULL
+      )
+      SELECT array_agg(l.lane ORDER BY l.position) INTO v_lanes FROM lane l WHERE l.foreign_channel IS NULL;
+      EXIT WHEN v_lanes IS NULL;
+
+      v_share := v_wanted / cardinality(v_lanes);
+      v_num_more := v_wanted % cardinality(v_lanes);
+      IF p_generations IS NULL THEN
+        SELECT array_agg(h.id) AS ids, array_agg(h.ctid) AS ctids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(t.lane) AS lanes,
+               array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(t.lane <> 0) AS are_named
+          INTO v_held
+          FROM unnest(v_lanes) WITH ORDINALITY AS t (lane, position), LATERAL (
+               SELECT m.id, m.ctid, m.channel, m.policy_id, m.unlock_at
+                 FROM "lonny".message m
+                WHERE m.status = 'READY' AND m.lane = t.lane
+                  AND (m.lane = 0
+                       OR COALESCE((SELECT p.cleared OR p.id IS NOT DISTINCT FROM m.policy_id
+                                      FROM "lonny".channel_policy p WHERE p.channel = m.channel ORDER BY p.id DESC LIMIT 1), true))
+                ORDER BY m.dequeue_at, m.id LIMIT v_share + CASE WHEN t.position <= v_num_more THEN 1 ELSE 0 END
+                  FOR NO KEY UPDATE SKIP LOCKED) h;
+      ELSE
+        -- The same through message_generation_idx: see _message_hold. Of two generations each gives a whole share, so that the first ones of both
+        -- together are among them.
+        SELECT array_agg(h.id) AS ids, array_agg(h.ctid) AS ctids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(h.lane) AS lanes,
+               array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(h.lane <> 0) AS are_named
+          INTO v_held
+          FROM (SELECT x.*, t.lane, t.turn, t.share, row_number() OVER (PARTITION BY t.lane ORDER BY x.dequeue_at, x.id) AS position
+                  FROM (SELECT u.lane, u.position AS turn, v_share + CASE WHEN u.position <= v_num_more THEN 1 ELSE 0 END AS share
+                          FROM unnest(v_lanes) WITH ORDINALITY AS u (lane, position)) t, unnest(p_generations) AS g (generation), LATERAL (
+                       SELECT m.id, m.ctid, m.channel, m.policy_id, m.unlock_at, m.dequeue_at
+                         FROM "lonny".message m
+                        WHERE m.status = 'READY' AND (m.generation, m.lane) >= (g.generation, t.lane)
+                          AND (m.generation, m.lane) <= (g.generation, t.lane) AND m.generation <= g.generation
+                          AND (p_is_alone OR m.lane = 0
+                               OR COALESCE((SELECT p.cleared OR p.id IS NOT DISTINCT FROM m.policy_id
+                                              FROM "lonny".channel_policy p WHERE p.channel = m.channel ORDER BY p.id DESC LIMIT 1), true))
+                        ORDER BY m.generation, m.lane, m.dequeue_at, m.id LIMIT t.share
+                          FOR NO KEY UPDATE SKIP LOCKED) x
+                 -- In the order of turns, as below it is asked which came last; the window has sorted by lane.
+                 ORDER BY t.turn) h
+         WHERE h.position <= h.share;
+      END IF;
+      EXIT WHEN v_held.ids IS NULL;
     END IF;
-    EXIT WHEN v_held.ids IS NULL;
 
     -- Policies and clock are read when the rows are ours already, as in _take_one.
     IF v_held.are_named THEN
@@ -2009,8 +2051,8 @@ BEGIN
          -- IS TRUE keeps it a lookup for each row. As a join, with hash joins off, it would compare each with each.
          WHERE (h.id IN (SELECT unnest(v_foreign_ids))) IS TRUE;
         -- Their lanes go too: what was not taken was no turn.
-        SELECT array_agg(h.id), array_agg(h.lane) INTO v_held.ids, v_held.lanes
-          FROM unnest(v_held.ids, v_held.lanes) AS h (id, lane) WHERE h.id NOT IN (SELECT unnest(v_foreign_ids));
+        SELECT array_agg(h.id), array_agg(h.ctid), array_agg(h.lane) INTO v_held.ids, v_held.ctids, v_held.lanes
+          FROM unnest(v_held.ids, v_held.ctids, v_held.lanes) AS h (id, ctid, lane) WHERE h.id NOT IN (SELECT unnest(v_foreign_ids));
         EXIT WHEN v_held.ids IS NULL;
       END IF;
     END IF;
@@ -2023,7 +2065,8 @@ BEGIN
              lock_ms = COALESCE(p_lock_ms, m.lock_ms),
              unlock_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms',
              timer_at = v_now + COALESCE(p_lock_ms, m.lock_ms) * interval '1 ms'
-       WHERE m.id = ANY (v_held.ids)
+       -- They are held, so they stay where they are.
+       WHERE m.ctid = ANY (v_held.ctids)
       RETURNING m.id, m.lane, m.channel, m.created_at, m.dequeue_at, m.content, m.state, m.num_attempts, m.unlock_at
     )
     SELECT 'MESSAGE_DEQUEUED'::"lonny".dequeue_result, l.id, "lonny"._channel_name(l.channel, l.id, l.created_at), l.content, l.state,
@@ -2043,9 +2086,7 @@ BEGIN
     ELSE
       v_served := 0;
     END IF;
-    IF v_share > 1 OR v_num_more > 0 OR v_foreign_ids IS NOT NULL THEN
-      PERFORM setval($regclass$"lonny".rotation$regclass$, v_served);
-    END IF;
+    PERFORM setval($regclass$"lonny".rotation$regclass$, v_served);
     EXIT WHEN v_wanted = 0 OR v_foreign_ids IS NOT NULL;
   END LOOP;
 END
@@ -2168,7 +2209,7 @@ BEGIN
       v_num_read := - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
                     - "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$);
       PERFORM FROM (SELECT FROM "lonny".message m WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT v_messages.num) x;
-      PERFORM FROM "lonny".message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1;
+      PERFORM FROM "lonny".message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
       v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$)
                     + "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$) - v_messages.num;
     END IF;
@@ -2402,37 +2443,46 @@ DECLARE
 BEGIN
   LOOP
     IF v_is_single THEN
-      -- What is due is looked for in the same statement, the first time. Each of these conditions is a lookup in an index of its own. Behind
-      -- lane 0 there is no other.
-      SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
-        FROM "lonny".message m
-       WHERE m.status = 'READY' AND m.lane > CASE v_served WHEN 0 THEN bigint '-9223372036854775808' ELSE v_served END
-         AND (v_is_looked_at
-              OR NOT EXISTS (SELECT FROM "lonny".message x WHERE x.timer_at <= v_now)
-             AND NOT EXISTS (SELECT FROM "lonny".wake w WHERE w.at IS NULL)
-             AND (SELECT true FROM "lonny".wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1) IS NULL)
-       ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
-         FOR NO KEY UPDATE SKIP LOCKED;
-      IF (v_held.lane = 0) IS NOT TRUE THEN
-        IF v_held.id IS NULL AND v_served <> 0 THEN
-          SELECT m.id, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
+      -- What is due is looked for in the same statement, the first time. Each of these conditions is a lookup in an index of its own.
+      IF v_served = 0 THEN
+        -- Behind it there is no other lane, so this is all of them.
+        SELECT m.id, m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
+          FROM "lonny".message m
+         WHERE m.status = 'READY'
+           AND (v_is_looked_at
+                OR NOT EXISTS (SELECT FROM "lonny".message x WHERE x.timer_at <= v_now)
+               AND NOT EXISTS (SELECT FROM "lonny".wake w WHERE w.at IS NULL)
+               AND (SELECT true FROM "lonny".wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1) IS NULL)
+         ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
+           FOR NO KEY UPDATE SKIP LOCKED;
+      ELSE
+        SELECT h.id, h.ctid, h.lane, h.channel, h.policy_id, h.unlock_at, c.is_clear INTO v_held
+          FROM (SELECT v_is_looked_at
+                       OR NOT EXISTS (SELECT FROM "lonny".message x WHERE x.timer_at <= v_now)
+                      AND NOT EXISTS (SELECT FROM "lonny".wake w WHERE w.at IS NULL)
+                      AND (SELECT true FROM "lonny".wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1) IS NULL AS is_clear) c
+          LEFT JOIN LATERAL (
+               SELECT m.id, m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at
+                 FROM "lonny".message m
+                WHERE c.is_clear AND m.status = 'READY' AND m.lane > v_served
+                ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
+                  FOR NO KEY UPDATE SKIP LOCKED) h ON true;
+        -- Only if those ahead were looked at, or they would lose their turn.
+        IF v_held.id IS NULL AND v_held.is_clear THEN
+          SELECT m.id, m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at INTO v_held
             FROM "lonny".message m
            WHERE m.status = 'READY' AND m.lane <= v_served
-             AND (v_is_looked_at
-                  OR NOT EXISTS (SELECT FROM "lonny".message x WHERE x.timer_at <= v_now)
-                 AND NOT EXISTS (SELECT FROM "lonny".wake w WHERE w.at IS NULL)
-                 AND (SELECT true FROM "lonny".wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1) IS NULL)
            ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1
              FOR NO KEY UPDATE SKIP LOCKED;
         END IF;
-        IF v_held.lane <> 0 THEN
-          -- As in _take_one.
-          SELECT p.id, p.cleared, p.release_interval_ms INTO v_policy
-            FROM "lonny".channel_policy p WHERE p.channel = v_held.channel ORDER BY p.id DESC LIMIT 1;
-          IF NOT v_policy.cleared AND v_held.policy_id IS DISTINCT FROM v_policy.id THEN
-            INSERT INTO "lonny".wake (lane, channel) VALUES (v_held.lane, v_held.channel);
-            v_held.id := NULL;
-          END IF;
+      END IF;
+      IF v_held.lane <> 0 THEN
+        -- As in _take_one.
+        SELECT p.id, p.cleared, p.release_interval_ms INTO v_policy
+          FROM "lonny".channel_policy p WHERE p.channel = v_held.channel ORDER BY p.id DESC LIMIT 1;
+        IF NOT v_policy.cleared AND v_held.policy_id IS DISTINCT FROM v_policy.id THEN
+          INSERT INTO "lonny".wake (lane, channel) VALUES (v_held.lane, v_held.channel);
+          v_held.id := NULL;
         END IF;
       END IF;
       IF v_held.id IS NOT NULL THEN
@@ -2443,12 +2493,15 @@ BEGIN
                lock_ms = COALESCE(message_dequeue.lock_ms, m.lock_ms),
                unlock_at = v_now + COALESCE(message_dequeue.lock_ms, m.lock_ms) * interval '1 ms',
                timer_at = v_now + COALESCE(message_dequeue.lock_ms, m.lock_ms) * interval '1 ms'
-         WHERE m.id = v_held.id
+         -- It is held, so it stays where it is.
+         WHERE m.ctid = v_held.ctid
         RETURNING 'MESSAGE_DEQUEUED'::"lonny".dequeue_result, m.id, "lonny"._channel_name(m.channel, m.id, m.created_at), m.content, m.state, m.num_attempts,
                   v_held.unlock_at IS NOT NULL, m.unlock_at, NULL::bigint;
-        IF v_held.lane <> v_served OR v_held.policy_id IS NOT NULL THEN
-          PERFORM setval($regclass$"lonny".rotation$regclass$, v_held.lane);
-          IF v_held.policy_id IS NOT NULL THEN
+        IF v_held.lane <> 0 OR v_served <> 0 THEN
+          IF v_held.lane <> v_served THEN
+            PERFORM setval($regclass$"lonny".rotation$regclass$, v_held.lane);
+          END IF;
+          IF v_held.lane <> 0 THEN
             IF NOT v_policy.cleared AND v_policy.release_interval_ms > 0 THEN
               INSERT INTO "lonny".wake (lane, channel, at, released_at)
               VALUES (v_held.lane, v_held.channel, v_now + v_policy.release_interval_ms * interval '1 ms', v_now);
@@ -3826,16 +3879,16 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_channel_offer.sql', '2ce95a2268ea049de61d1c17f97870f6652dab76f6a212fa3ffebf50677450b1', '0.1.0', clock_timestamp()),
   ('functions/_lanes_next.sql', '6b18d45bfed571bda162fedff3294581d55657dca1fd9956bd97678db198bb7c', '0.1.0', clock_timestamp()),
   ('functions/_turns_due.sql', '1626de977dba2017c680427a54c419ac8869675dfd3082f5be04f1f56fe00e54', '0.1.0', clock_timestamp()),
-  ('functions/_take_one.sql', 'dc505c5707bba05df933dc718675791b995247cb3cd9ada059d53d3eb8b3de95', '0.1.0', clock_timestamp()),
+  ('functions/_take_one.sql', '1c60cb7009daa542ece435e0e5246ea8de3f38066eb08deee1a8d36333973441', '0.1.0', clock_timestamp()),
   ('functions/_take_in_turn.sql', '5591ac4e261e67c1d1fabc99382213dfdba6e804c1effd1d05f58e3ce835e855', '0.1.0', clock_timestamp()),
-  ('functions/_take_many.sql', '27e3fed76ef092c3ed0bf23341b05709394e92feebe57339a5ddecc20f35afc5', '0.1.0', clock_timestamp()),
+  ('functions/_take_many.sql', '4fe6d8c571806286695675cade22d429ac1f8e286c25993aef1b97029661cc6a', '0.1.0', clock_timestamp()),
   ('functions/_retry_ms.sql', 'c6672008541901b8cfcd16b8fdd49055a22bc21d5d5d36c4d24ab444b9701a38', '0.1.0', clock_timestamp()),
   ('functions/_entries_read.sql', '32cb14bd2956e3f5ea2d2a57f8bbe5fbb5284986d8b1c0ace4835813c80e6257', '0.1.0', clock_timestamp()),
   ('functions/_walk_is_in_time.sql', 'fca1d12d2936ef84ffffdedd25dd0edad37242304a052d96e0bb0eb23e74a0f4', '0.1.0', clock_timestamp()),
-  ('functions/_generations_walk.sql', '7dd468da857da89c7f3fc64c352da5bfaafedaaff2e40069860c3c6a75a3d51e', '0.1.0', clock_timestamp()),
+  ('functions/_generations_walk.sql', '13601c454e689dafa8403d68d3b5e68b25ab3748c7ba9aa182518cf93df9e8a0', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', '9e5014576c458755e095ec36d35279f4f28097413e1ec00b6af1e0da83b73562', '0.1.0', clock_timestamp()),
   ('functions/_take_in_generations.sql', '36bdaa7026669ccc627c9394ff93ce8f640ac7e14ed3179d8db9799535835d58', '0.1.0', clock_timestamp()),
-  ('functions/message_dequeue.sql', 'b4be5c888bf543df253c73b547919aa828c8fe8fe005188c763552b3fa99e37f', '0.1.0', clock_timestamp()),
+  ('functions/message_dequeue.sql', '1b842cd51208c03247e65a53150950d0fc6b014fcb6d7b2d5d1efad03578c8f5', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '2b4f67268933a0d46935df704fa68d3790598460d8eb94bbec25846b9d08d054', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'ff49c38309f3f4c88872397f88c23f0ab2209d711698a6b8f2725312b49bb1e3', '0.1.0', clock_timestamp()),
   ('functions/message_delete.sql', '343c53a1c393b5b0cf8c3cffbfdd32c43f8987659ee786c98e4bd8bb1492790c', '0.1.0', clock_timestamp()),
