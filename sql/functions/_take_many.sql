@@ -14,6 +14,7 @@ DECLARE
   v_lanes        bigint[];
   v_share        integer;
   v_num_more     integer;
+  v_turn         bigint;
   v_held         record;
   v_more         record;
   v_foreign_ids  bigint[];
@@ -22,37 +23,41 @@ DECLARE
 BEGIN
   LOOP
     IF p_is_alone AND p_generations IS NULL THEN
-      -- Held as they are come by: another batch at this moment passes by these, and finds the lanes behind them.
+      -- Held as they are come by, so another batch at this moment passes by these.
       WITH RECURSIVE ahead AS (
-        SELECT NULL::bigint AS id, NULL::tid AS ctid, v_served AS lane, NULL::text COLLATE "C" AS channel, NULL::bigint AS policy_id, NULL::timestamptz AS unlock_at
+        SELECT NULL::bigint AS id, NULL::tid AS ctid, v_served AS lane, NULL::timestamptz AS dequeue_at, NULL::text COLLATE "C" AS channel, NULL::bigint AS policy_id, NULL::timestamptz AS unlock_at
         UNION ALL
         SELECT n.* FROM ahead a, LATERAL (
-          SELECT m.id, m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at FROM {{ schema }}.message m
+          SELECT m.id, m.ctid, m.lane, m.dequeue_at, m.channel, m.policy_id, m.unlock_at FROM {{ schema }}.message m
            WHERE m.status = 'READY' AND m.lane > a.lane
            ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) n
       ), behind AS (
-        SELECT NULL::bigint AS id, NULL::tid AS ctid, bigint '-9223372036854775808' AS lane, NULL::text COLLATE "C" AS channel, NULL::bigint AS policy_id, NULL::timestamptz AS unlock_at
+        SELECT NULL::bigint AS id, NULL::tid AS ctid, bigint '-9223372036854775808' AS lane, NULL::timestamptz AS dequeue_at, NULL::text COLLATE "C" AS channel, NULL::bigint AS policy_id, NULL::timestamptz AS unlock_at
         UNION ALL
         SELECT n.* FROM behind b, LATERAL (
-          SELECT m.id, m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at FROM {{ schema }}.message m
+          SELECT m.id, m.ctid, m.lane, m.dequeue_at, m.channel, m.policy_id, m.unlock_at FROM {{ schema }}.message m
            WHERE m.status = 'READY' AND m.lane > b.lane AND m.lane <= v_served
            ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) n
       )
       SELECT array_agg(h.id) AS ids, array_agg(h.ctid) AS ctids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(h.lane) AS lanes,
-             array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(h.lane <> 0) AS are_named
+             array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(h.lane <> 0) AS are_named, array_agg(h.dequeue_at) AS places
         INTO v_held
         FROM (SELECT a.* FROM ahead a WHERE a.id IS NOT NULL UNION ALL SELECT b.* FROM behind b WHERE b.id IS NOT NULL LIMIT v_wanted) h;
       EXIT WHEN v_held.ids IS NULL;
       v_num_more := v_wanted - cardinality(v_held.ids);
-      IF v_num_more > 0 THEN
-        -- These are all the lanes. The messages held already are passed by only in others' eyes.
+      IF v_num_more = 0 THEN
+        -- Said at once, so that others at this moment go on behind these lanes.
+        v_turn := v_held.lanes[v_wanted];
+        PERFORM setval($regclass${{ schema }}.rotation$regclass$, v_turn);
+      ELSE
+        -- These are all the lanes: of each what comes behind the one that is held.
         SELECT array_agg(h.id) AS ids, array_agg(h.ctid) AS ctids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(t.lane) AS lanes,
                array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids
           INTO v_more
-          FROM unnest(v_held.lanes, v_held.ids) WITH ORDINALITY AS t (lane, id, position), LATERAL (
+          FROM unnest(v_held.lanes, v_held.places, v_held.ids) WITH ORDINALITY AS t (lane, dequeue_at, id, position), LATERAL (
                SELECT m.id, m.ctid, m.channel, m.policy_id, m.unlock_at
                  FROM {{ schema }}.message m
-                WHERE m.status = 'READY' AND m.lane = t.lane AND m.id <> t.id
+                WHERE m.status = 'READY' AND m.lane = t.lane AND (m.dequeue_at, m.id) > (t.dequeue_at, t.id)
                 ORDER BY m.dequeue_at, m.id
                 LIMIT v_num_more / cardinality(v_held.lanes) + CASE WHEN t.position <= v_num_more % cardinality(v_held.lanes) THEN 1 ELSE 0 END
                   FOR NO KEY UPDATE SKIP LOCKED) h;
@@ -171,7 +176,9 @@ BEGIN
     ELSE
       v_served := 0;
     END IF;
-    PERFORM setval($regclass${{ schema }}.rotation$regclass$, v_served);
+    IF v_served IS DISTINCT FROM v_turn THEN
+      PERFORM setval($regclass${{ schema }}.rotation$regclass$, v_served);
+    END IF;
     EXIT WHEN v_wanted = 0 OR v_foreign_ids IS NOT NULL;
   END LOOP;
 END

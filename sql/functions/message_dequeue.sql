@@ -68,7 +68,7 @@ BEGIN
           FROM (SELECT v_is_looked_at
                        OR NOT EXISTS (SELECT FROM {{ schema }}.message x WHERE x.timer_at <= v_now)
                       AND NOT EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.at IS NULL)
-                      AND (SELECT true FROM {{ schema }}.wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1) IS NULL AS is_clear) c
+                      AND (SELECT true FROM {{ schema }}.wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1) IS NULL AS is_clear OFFSET 0) c
           LEFT JOIN LATERAL (
                SELECT m.id, m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at
                  FROM {{ schema }}.message m
@@ -165,6 +165,8 @@ BEGIN
         v_num_read := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$);
         PERFORM {{ schema }}._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 250)), v_has_messages, v_has_timers, '-infinity', NULL);
         v_num_read := v_num_read - {{ schema }}._entries_read($regclass${{ schema }}.message_ready_idx$regclass$);
+        -- That took its time, in which others took turns.
+        v_served := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
       END IF;
       v_is_single := message_dequeue.max_messages = 1 AND (v_is_alone OR NOT v_is_due);
       v_is_looked_at := true;

@@ -1929,6 +1929,7 @@ DECLARE
   v_lanes        bigint[];
   v_share        integer;
   v_num_more     integer;
+  v_turn         bigint;
   v_held         record;
   v_more         record;
   v_foreign_ids  bigint[];
@@ -1937,37 +1938,41 @@ DECLARE
 BEGIN
   LOOP
     IF p_is_alone AND p_generations IS NULL THEN
-      -- Held as they are come by: another batch at this moment passes by these, and finds the lanes behind them.
+      -- Held as they are come by, so another batch at this moment passes by these.
       WITH RECURSIVE ahead AS (
-        SELECT NULL::bigint AS id, NULL::tid AS ctid, v_served AS lane, NULL::text COLLATE "C" AS channel, NULL::bigint AS policy_id, NULL::timestamptz AS unlock_at
+        SELECT NULL::bigint AS id, NULL::tid AS ctid, v_served AS lane, NULL::timestamptz AS dequeue_at, NULL::text COLLATE "C" AS channel, NULL::bigint AS policy_id, NULL::timestamptz AS unlock_at
         UNION ALL
         SELECT n.* FROM ahead a, LATERAL (
-          SELECT m.id, m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at FROM "lonny".message m
+          SELECT m.id, m.ctid, m.lane, m.dequeue_at, m.channel, m.policy_id, m.unlock_at FROM "lonny".message m
            WHERE m.status = 'READY' AND m.lane > a.lane
            ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) n
       ), behind AS (
-        SELECT NULL::bigint AS id, NULL::tid AS ctid, bigint '-9223372036854775808' AS lane, NULL::text COLLATE "C" AS channel, NULL::bigint AS policy_id, NULL::timestamptz AS unlock_at
+        SELECT NULL::bigint AS id, NULL::tid AS ctid, bigint '-9223372036854775808' AS lane, NULL::timestamptz AS dequeue_at, NULL::text COLLATE "C" AS channel, NULL::bigint AS policy_id, NULL::timestamptz AS unlock_at
         UNION ALL
         SELECT n.* FROM behind b, LATERAL (
-          SELECT m.id, m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at FROM "lonny".message m
+          SELECT m.id, m.ctid, m.lane, m.dequeue_at, m.channel, m.policy_id, m.unlock_at FROM "lonny".message m
            WHERE m.status = 'READY' AND m.lane > b.lane AND m.lane <= v_served
            ORDER BY m.lane, m.dequeue_at, m.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) n
       )
       SELECT array_agg(h.id) AS ids, array_agg(h.ctid) AS ctids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(h.lane) AS lanes,
-             array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(h.lane <> 0) AS are_named
+             array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids, bool_or(h.lane <> 0) AS are_named, array_agg(h.dequeue_at) AS places
         INTO v_held
         FROM (SELECT a.* FROM ahead a WHERE a.id IS NOT NULL UNION ALL SELECT b.* FROM behind b WHERE b.id IS NOT NULL LIMIT v_wanted) h;
       EXIT WHEN v_held.ids IS NULL;
       v_num_more := v_wanted - cardinality(v_held.ids);
-      IF v_num_more > 0 THEN
-        -- These are all the lanes. The messages held already are passed by only in others' eyes.
+      IF v_num_more = 0 THEN
+        -- Said at once, so that others at this moment go on behind these lanes.
+        v_turn := v_held.lanes[v_wanted];
+        PERFORM setval($regclass$"lonny".rotation$regclass$, v_turn);
+      ELSE
+        -- These are all the lanes: of each what comes behind the one that is held.
         SELECT array_agg(h.id) AS ids, array_agg(h.ctid) AS ctids, array_agg(h.id) FILTER (WHERE h.unlock_at IS NOT NULL) AS unlocked_ids, array_agg(t.lane) AS lanes,
                array_agg(h.channel) AS channels, array_agg(h.policy_id) AS policy_ids
           INTO v_more
-          FROM unnest(v_held.lanes, v_held.ids) WITH ORDINALITY AS t (lane, id, position), LATERAL (
+          FROM unnest(v_held.lanes, v_held.places, v_held.ids) WITH ORDINALITY AS t (lane, dequeue_at, id, position), LATERAL (
                SELECT m.id, m.ctid, m.channel, m.policy_id, m.unlock_at
                  FROM "lonny".message m
-                WHERE m.status = 'READY' AND m.lane = t.lane AND m.id <> t.id
+                WHERE m.status = 'READY' AND m.lane = t.lane AND (m.dequeue_at, m.id) > (t.dequeue_at, t.id)
                 ORDER BY m.dequeue_at, m.id
                 LIMIT v_num_more / cardinality(v_held.lanes) + CASE WHEN t.position <= v_num_more % cardinality(v_held.lanes) THEN 1 ELSE 0 END
                   FOR NO KEY UPDATE SKIP LOCKED) h;
@@ -2086,7 +2091,9 @@ BEGIN
     ELSE
       v_served := 0;
     END IF;
-    PERFORM setval($regclass$"lonny".rotation$regclass$, v_served);
+    IF v_served IS DISTINCT FROM v_turn THEN
+      PERFORM setval($regclass$"lonny".rotation$regclass$, v_served);
+    END IF;
     EXIT WHEN v_wanted = 0 OR v_foreign_ids IS NOT NULL;
   END LOOP;
 END
@@ -2460,7 +2467,7 @@ BEGIN
           FROM (SELECT v_is_looked_at
                        OR NOT EXISTS (SELECT FROM "lonny".message x WHERE x.timer_at <= v_now)
                       AND NOT EXISTS (SELECT FROM "lonny".wake w WHERE w.at IS NULL)
-                      AND (SELECT true FROM "lonny".wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1) IS NULL AS is_clear) c
+                      AND (SELECT true FROM "lonny".wake w WHERE w.at <= v_now ORDER BY w.at LIMIT 1) IS NULL AS is_clear OFFSET 0) c
           LEFT JOIN LATERAL (
                SELECT m.id, m.ctid, m.lane, m.channel, m.policy_id, m.unlock_at
                  FROM "lonny".message m
@@ -2557,6 +2564,8 @@ BEGIN
         v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
         PERFORM "lonny"._tend(GREATEST(32, LEAST(message_dequeue.max_messages, 250)), v_has_messages, v_has_timers, '-infinity', NULL);
         v_num_read := v_num_read - "lonny"._entries_read($regclass$"lonny".message_ready_idx$regclass$);
+        -- That took its time, in which others took turns.
+        v_served := COALESCE(pg_sequence_last_value($regclass$"lonny".rotation$regclass$), 0);
       END IF;
       v_is_single := message_dequeue.max_messages = 1 AND (v_is_alone OR NOT v_is_due);
       v_is_looked_at := true;
@@ -3881,14 +3890,14 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_turns_due.sql', '1626de977dba2017c680427a54c419ac8869675dfd3082f5be04f1f56fe00e54', '0.1.0', clock_timestamp()),
   ('functions/_take_one.sql', '1c60cb7009daa542ece435e0e5246ea8de3f38066eb08deee1a8d36333973441', '0.1.0', clock_timestamp()),
   ('functions/_take_in_turn.sql', '5591ac4e261e67c1d1fabc99382213dfdba6e804c1effd1d05f58e3ce835e855', '0.1.0', clock_timestamp()),
-  ('functions/_take_many.sql', '4fe6d8c571806286695675cade22d429ac1f8e286c25993aef1b97029661cc6a', '0.1.0', clock_timestamp()),
+  ('functions/_take_many.sql', '15c5462343c67371985eb32dbd285d4d204b7ceb3eec5338eec22a4c6c7e6a73', '0.1.0', clock_timestamp()),
   ('functions/_retry_ms.sql', 'c6672008541901b8cfcd16b8fdd49055a22bc21d5d5d36c4d24ab444b9701a38', '0.1.0', clock_timestamp()),
   ('functions/_entries_read.sql', '32cb14bd2956e3f5ea2d2a57f8bbe5fbb5284986d8b1c0ace4835813c80e6257', '0.1.0', clock_timestamp()),
   ('functions/_walk_is_in_time.sql', 'fca1d12d2936ef84ffffdedd25dd0edad37242304a052d96e0bb0eb23e74a0f4', '0.1.0', clock_timestamp()),
   ('functions/_generations_walk.sql', '13601c454e689dafa8403d68d3b5e68b25ab3748c7ba9aa182518cf93df9e8a0', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', '9e5014576c458755e095ec36d35279f4f28097413e1ec00b6af1e0da83b73562', '0.1.0', clock_timestamp()),
   ('functions/_take_in_generations.sql', '36bdaa7026669ccc627c9394ff93ce8f640ac7e14ed3179d8db9799535835d58', '0.1.0', clock_timestamp()),
-  ('functions/message_dequeue.sql', '1b842cd51208c03247e65a53150950d0fc6b014fcb6d7b2d5d1efad03578c8f5', '0.1.0', clock_timestamp()),
+  ('functions/message_dequeue.sql', 'ff733602a0af2cbffe2ff5b4f65717942a70a91a81daa10f3911445182a04a0c', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '2b4f67268933a0d46935df704fa68d3790598460d8eb94bbec25846b9d08d054', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'ff49c38309f3f4c88872397f88c23f0ab2209d711698a6b8f2725312b49bb1e3', '0.1.0', clock_timestamp()),
   ('functions/message_delete.sql', '343c53a1c393b5b0cf8c3cffbfdd32c43f8987659ee786c98e4bd8bb1492790c', '0.1.0', clock_timestamp()),
