@@ -27,13 +27,23 @@ DECLARE
 BEGIN
   IF p_is_alone AND NOT {{ schema }}._walk_is_in_time(v_now, interval '0') THEN
     PERFORM {{ schema }}._generations_walk();
+    -- It may have taken seconds, and the time of the next one is counted from its end.
+    v_now := {{ schema }}._clock();
   END IF;
 
   -- Others may take all that we see and leave what we do not see yet, or go on to another generation. Bounded, since some may hold what they took.
   FOR i IN 1 .. 10 LOOP
     v_generation := pg_sequence_last_value($regclass${{ schema }}.generation$regclass$);
-    -- Not to be relied on if nobody walks (all sessions dequeue in longer transactions, or the clock was set), or before the first walk is over.
-    EXIT WHEN (v_generation > 0) IS NOT TRUE OR NOT {{ schema }}._walk_is_in_time(v_now, interval '1 s');
+    EXIT WHEN (v_generation > 0) IS NOT TRUE;
+    IF NOT {{ schema }}._walk_is_in_time(v_now, interval '1 s') THEN
+      -- Not to be relied on before the first walk is over, or if nobody walks (all sessions dequeue in longer transactions, or the clock was set). A walk
+      -- that is under way may just take longer than that: if all searched everything meanwhile, it would take longer still.
+      EXIT WHEN pg_sequence_last_value($regclass${{ schema }}.generation_walk$regclass$) = 1;
+      IF pg_try_advisory_lock_shared($regclass${{ schema }}.generation$regclass$::regclass::oid::integer, 0) THEN
+        PERFORM pg_advisory_unlock_shared($regclass${{ schema }}.generation$regclass$::regclass::oid::integer, 0);
+        EXIT;
+      END IF;
+    END IF;
     v_generations := CASE WHEN v_generation % 2 = 0 THEN ARRAY[v_generation / 2] ELSE ARRAY[v_generation / 2, v_generation / 2 + 1] END;
     v_served := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
     v_mark_us := COALESCE(pg_sequence_last_value($regclass${{ schema }}.timer_mark$regclass$), 0);

@@ -74,6 +74,36 @@ def test_a_generation_is_not_searched_before_its_first_walk_is_over(connect: Con
     holder.rollback()
 
 
+def _ready_read(conn: Connection) -> int:
+    """How many entries of the index of what is ready all sessions have read that were asked this."""
+    conn.execute("SELECT pg_stat_force_next_flush()")
+    return int(scalar(conn, "SELECT pg_stat_get_tuples_returned('lonny.message_ready_idx'::regclass)"))
+
+
+def test_while_a_walk_takes_long_generations_are_searched_all_the_same(connect: Connect) -> None:
+    """Else all who dequeue would step over all dead rows, and so hold up the walk, and each other, for ever."""
+    conn, walker = connect(), connect(options="-ctest.waits=on")
+    holder, gate = connect(autocommit=False), connect(autocommit=False)
+    stop_clock(conn)
+    conn.execute(_GATE)
+    _begin(conn, holder)
+    ids = create(conn, None, 3)
+    move_clock(conn, 600)
+    gate.execute("SELECT pg_advisory_xact_lock(7, 7)")
+    _ready_read(walker)
+    before = _ready_read(conn)
+    with background(walker, "SELECT id FROM lonny.message_dequeue()") as step:
+        assert step.blocked_by() == [gate.info.backend_pid]
+        move_clock(conn, 5000)
+        assert [message.id for message in dequeue(conn)] == ids[:1]
+        assert _ready_read(conn) - before < 100
+        gate.rollback()
+        assert step.result() == [(ids[1],)]
+    # The walk itself read the 602 dead rows, and its dequeue went on in the generation, although time has passed.
+    assert 600 < _ready_read(walker) - before < 1000
+    holder.rollback()
+
+
 @pytest.mark.parametrize("held", [True, False], ids=["beside an old snapshot", "of the last moments"])
 def test_few_dead_rows_in_each_of_many_lanes_begin_generations_only_if_they_stay(
     connect: Connect, *, held: bool

@@ -2318,13 +2318,23 @@ DECLARE
 BEGIN
   IF p_is_alone AND NOT "lonny"._walk_is_in_time(v_now, interval '0') THEN
     PERFORM "lonny"._generations_walk();
+    -- It may have taken seconds, and the time of the next one is counted from its end.
+    v_now := "lonny"._clock();
   END IF;
 
   -- Others may take all that we see and leave what we do not see yet, or go on to another generation. Bounded, since some may hold what they took.
   FOR i IN 1 .. 10 LOOP
     v_generation := pg_sequence_last_value($regclass$"lonny".generation$regclass$);
-    -- Not to be relied on if nobody walks (all sessions dequeue in longer transactions, or the clock was set), or before the first walk is over.
-    EXIT WHEN (v_generation > 0) IS NOT TRUE OR NOT "lonny"._walk_is_in_time(v_now, interval '1 s');
+    EXIT WHEN (v_generation > 0) IS NOT TRUE;
+    IF NOT "lonny"._walk_is_in_time(v_now, interval '1 s') THEN
+      -- Not to be relied on before the first walk is over, or if nobody walks (all sessions dequeue in longer transactions, or the clock was set). A walk
+      -- that is under way may just take longer than that: if all searched everything meanwhile, it would take longer still.
+      EXIT WHEN pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$) = 1;
+      IF pg_try_advisory_lock_shared($regclass$"lonny".generation$regclass$::regclass::oid::integer, 0) THEN
+        PERFORM pg_advisory_unlock_shared($regclass$"lonny".generation$regclass$::regclass::oid::integer, 0);
+        EXIT;
+      END IF;
+    END IF;
     v_generations := CASE WHEN v_generation % 2 = 0 THEN ARRAY[v_generation / 2] ELSE ARRAY[v_generation / 2, v_generation / 2 + 1] END;
     v_served := COALESCE(pg_sequence_last_value($regclass$"lonny".rotation$regclass$), 0);
     v_mark_us := COALESCE(pg_sequence_last_value($regclass$"lonny".timer_mark$regclass$), 0);
@@ -3896,7 +3906,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_walk_is_in_time.sql', 'fca1d12d2936ef84ffffdedd25dd0edad37242304a052d96e0bb0eb23e74a0f4', '0.1.0', clock_timestamp()),
   ('functions/_generations_walk.sql', '13601c454e689dafa8403d68d3b5e68b25ab3748c7ba9aa182518cf93df9e8a0', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', '9e5014576c458755e095ec36d35279f4f28097413e1ec00b6af1e0da83b73562', '0.1.0', clock_timestamp()),
-  ('functions/_take_in_generations.sql', '36bdaa7026669ccc627c9394ff93ce8f640ac7e14ed3179d8db9799535835d58', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_generations.sql', '69ae7705da236c13ec62c9be2aa8a9f3db70759066e2af971c16e22032c164ed', '0.1.0', clock_timestamp()),
   ('functions/message_dequeue.sql', 'ff733602a0af2cbffe2ff5b4f65717942a70a91a81daa10f3911445182a04a0c', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '2b4f67268933a0d46935df704fa68d3790598460d8eb94bbec25846b9d08d054', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'ff49c38309f3f4c88872397f88c23f0ab2209d711698a6b8f2725312b49bb1e3', '0.1.0', clock_timestamp()),
