@@ -109,7 +109,12 @@ def change(root: Path) -> None:
     )
     _replace(root, "functions/_take_many.sql", ", NULL::bigint\n", f", NULL::bigint, {_LABEL % 'l.id'}\n")
     _replace(root, "functions/message_dequeue.sql", "NULL::bigint\n", f"NULL::bigint, {_LABEL % 't.id'}\n")
-    _replace(root, "functions/message_dequeue.sql", "m.unlock_at, NULL::bigint;", "m.unlock_at, NULL::bigint, m.label;")
+    _replace(
+        root,
+        "functions/message_dequeue.sql",
+        "m.unlock_at, NULL::bigint;",
+        "m.unlock_at, NULL::bigint, m.label;",
+    )
     _replace(
         root,
         "functions/message_dequeue.sql",
