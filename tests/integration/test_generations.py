@@ -81,7 +81,7 @@ def _ready_read(conn: Connection) -> int:
 
 
 def test_while_a_walk_takes_long_generations_are_searched_all_the_same(connect: Connect) -> None:
-    """Else all who dequeue would step over all dead rows, and so hold up the walk, and each other, for ever."""
+    """Else all who dequeue would step over all dead rows, and so hold up the walk, and each other."""
     conn, walker = connect(), connect(options="-ctest.waits=on")
     holder, gate = connect(autocommit=False), connect(autocommit=False)
     stop_clock(conn)
@@ -99,7 +99,7 @@ def test_while_a_walk_takes_long_generations_are_searched_all_the_same(connect: 
         assert _ready_read(conn) - before < 100
         gate.rollback()
         assert step.result() == [(ids[1],)]
-    # The walk itself read the 602 dead rows, and its dequeue went on in the generation, although time has passed.
+    # The walk read the 602 dead rows; its dequeue went on in the generation, although time has passed.
     assert 600 < _ready_read(walker) - before < 1000
     holder.rollback()
 
@@ -108,7 +108,7 @@ def test_while_a_walk_takes_long_generations_are_searched_all_the_same(connect: 
 def test_few_dead_rows_in_each_of_many_lanes_begin_generations_only_if_they_stay(
     connect: Connect, *, held: bool
 ) -> None:
-    """A search marks those that nobody can see any more, and the next one passes by; a generation is dearer."""
+    """A search marks those that nobody can see any more, and the next one passes them by."""
     conn, holder = connect(), connect(autocommit=False)
     if held:
         holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
