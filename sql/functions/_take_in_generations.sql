@@ -39,10 +39,9 @@ BEGIN
       -- Not to be relied on before the first walk is over, or if nobody walks (all sessions dequeue in longer transactions, or the clock was set). A walk
       -- that is under way may just take longer than that: if all searched everything meanwhile, it would take longer still.
       EXIT WHEN pg_sequence_last_value($regclass${{ schema }}.generation_walk$regclass$) = 1;
-      IF pg_try_advisory_lock_shared($regclass${{ schema }}.generation$regclass$::regclass::oid::integer, 0) THEN
-        PERFORM pg_advisory_unlock_shared($regclass${{ schema }}.generation$regclass$::regclass::oid::integer, 0);
-        EXIT;
-      END IF;
+      -- In one expression, lest a cancel between the two leave the lock to the session.
+      EXIT WHEN pg_try_advisory_lock_shared($regclass${{ schema }}.generation$regclass$::regclass::oid::integer, 0)
+            AND pg_advisory_unlock_shared($regclass${{ schema }}.generation$regclass$::regclass::oid::integer, 0);
     END IF;
     v_generations := CASE WHEN v_generation % 2 = 0 THEN ARRAY[v_generation / 2] ELSE ARRAY[v_generation / 2, v_generation / 2 + 1] END;
     v_served := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);

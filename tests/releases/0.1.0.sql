@@ -2330,10 +2330,9 @@ BEGIN
       -- Not to be relied on before the first walk is over, or if nobody walks (all sessions dequeue in longer transactions, or the clock was set). A walk
       -- that is under way may just take longer than that: if all searched everything meanwhile, it would take longer still.
       EXIT WHEN pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$) = 1;
-      IF pg_try_advisory_lock_shared($regclass$"lonny".generation$regclass$::regclass::oid::integer, 0) THEN
-        PERFORM pg_advisory_unlock_shared($regclass$"lonny".generation$regclass$::regclass::oid::integer, 0);
-        EXIT;
-      END IF;
+      -- In one expression, lest a cancel between the two leave the lock to the session.
+      EXIT WHEN pg_try_advisory_lock_shared($regclass$"lonny".generation$regclass$::regclass::oid::integer, 0)
+            AND pg_advisory_unlock_shared($regclass$"lonny".generation$regclass$::regclass::oid::integer, 0);
     END IF;
     v_generations := CASE WHEN v_generation % 2 = 0 THEN ARRAY[v_generation / 2] ELSE ARRAY[v_generation / 2, v_generation / 2 + 1] END;
     v_served := COALESCE(pg_sequence_last_value($regclass$"lonny".rotation$regclass$), 0);
@@ -3906,7 +3905,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_walk_is_in_time.sql', 'fca1d12d2936ef84ffffdedd25dd0edad37242304a052d96e0bb0eb23e74a0f4', '0.1.0', clock_timestamp()),
   ('functions/_generations_walk.sql', '13601c454e689dafa8403d68d3b5e68b25ab3748c7ba9aa182518cf93df9e8a0', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', '9e5014576c458755e095ec36d35279f4f28097413e1ec00b6af1e0da83b73562', '0.1.0', clock_timestamp()),
-  ('functions/_take_in_generations.sql', '69ae7705da236c13ec62c9be2aa8a9f3db70759066e2af971c16e22032c164ed', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_generations.sql', '53f76e3dcb981e9d61b7bfca3df8bcb473baf9a390f3405d5df8b5d32619d846', '0.1.0', clock_timestamp()),
   ('functions/message_dequeue.sql', 'ff733602a0af2cbffe2ff5b4f65717942a70a91a81daa10f3911445182a04a0c', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '2b4f67268933a0d46935df704fa68d3790598460d8eb94bbec25846b9d08d054', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'ff49c38309f3f4c88872397f88c23f0ab2209d711698a6b8f2725312b49bb1e3', '0.1.0', clock_timestamp()),
