@@ -18,7 +18,8 @@ DECLARE
   -- c_look: when to look again at what was passed by.
   c_look       CONSTANT interval := interval '200 ms';
   c_batch      CONSTANT bigint := 200;
-  v_now        timestamptz := {{ schema }}._clock();
+  -- As in message_create.
+  v_now        timestamptz := CASE WHEN pg_current_xact_id() IS NOT NULL THEN {{ schema }}._clock() END;
   v_policy     {{ schema }}._policy_in_force;
   v_survey     record;
   v_is_cleared boolean;

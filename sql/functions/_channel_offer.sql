@@ -93,7 +93,10 @@ BEGIN
                         WHERE (w.at IS NOT NULL OR w.released_at IS NOT NULL) AND w.lane = p_lane AND w.channel = p_channel
                           AND w.at = v_survey.release_at AND w.released_at = v_survey.released_at
                           AND w.xmin <> COALESCE(pg_current_xact_id_if_assigned()::xid, '0'::xid) LIMIT 1), false) THEN
-        INSERT INTO {{ schema }}.wake (lane, channel, at, released_at) VALUES (p_lane, p_channel, v_survey.release_at, v_survey.released_at);
+        -- As in message_create. If it is over meanwhile, the wakes stay, and will say so.
+        IF pg_current_xact_id() IS NOT NULL AND v_survey.release_at > {{ schema }}._clock() THEN
+          INSERT INTO {{ schema }}.wake (lane, channel, at, released_at) VALUES (p_lane, p_channel, v_survey.release_at, v_survey.released_at);
+        END IF;
         RETURN;
       END IF;
     END IF;

@@ -5,8 +5,9 @@ AS $function$
 -- One session at a time: the mutex is only tried. What it sets in sequences others see at once; what it changes in rows they see when this
 -- transaction, a dequeue of its own, commits. If it dies before, the next walk finds the same.
 --
--- Nothing but speed, and place and turn of what came late, depends on its being right or in time: a dequeue that finds nothing in the two generations
--- looks through all.
+-- Nothing but speed, and place and turn of what came late, depends on its being right or in time. But late_horizon does, which lets a dequeue that finds
+-- nothing in the two generations say so without looking through all: it is lifted only by a walk that began when all had ended that could have
+-- committed something late, and found nothing in others.
 DECLARE
   c_few         CONSTANT integer  := 10000;
   c_few_stale   CONSTANT integer  := 1000;
@@ -16,12 +17,15 @@ DECLARE
   c_pause       CONSTANT interval := interval '500 ms';
   c_pause_max   CONSTANT interval := interval '60 s';
   c_margin      CONSTANT interval := interval '20 ms';
+  c_unknown     CONSTANT bigint := 9223372036854775807;
   v_began_at    timestamptz := {{ schema }}._clock();
   v_ended_at    timestamptz;
   v_generation  bigint;
   v_is_new      boolean;
   v_older       bigint;
   v_younger     bigint;
+  v_late        bigint;
+  v_is_over     boolean := false;
   v_num_read    bigint;
   v_few_dead    bigint;
   v_due_at      timestamptz;
@@ -40,6 +44,14 @@ BEGIN
     v_generation := 2 * (1 + (1 - v_generation) / 2);
     PERFORM setval($regclass${{ schema }}.generation_walk$regclass$, 1);
     PERFORM setval($regclass${{ schema }}.generation$regclass$, v_generation);
+    PERFORM setval($regclass${{ schema }}.late_horizon$regclass$, c_unknown);
+    PERFORM setval($regclass${{ schema }}.timer_floor$regclass$, 0);
+  END IF;
+  v_late := pg_sequence_last_value($regclass${{ schema }}.late_horizon$regclass$);
+  IF v_late = c_unknown AND pg_current_xact_id_if_assigned() IS NULL THEN
+    PERFORM {{ schema }}._horizons_draw();
+  ELSIF v_late <> 0 THEN
+    v_is_over := {{ schema }}._horizon_is_over(v_late);
   END IF;
   v_older := v_generation / 2;
   v_younger := (v_generation + 1) / 2;
@@ -51,16 +63,20 @@ BEGIN
     -- keep the older one for as long, so that one is over when nothing else is left in it. Its wakes are taken along, since those of a lane whose
     -- mutex is held stay as well.
     SELECT count(*) AS num, count(DISTINCT x.lane) AS num_lanes, count(*) FILTER (WHERE x.is_stale AND NOT x.is_held) AS num_stale,
-           count(*) FILTER (WHERE x.generation < v_younger AND NOT x.is_stale AND NOT x.is_held) AS num_older,
+           COALESCE(bool_or((x.generation >= v_older) IS NOT TRUE), false) AS has_older, COALESCE(max(x.generation), 0) AS last,
+           COALESCE(bool_and(x.is_held) FILTER (WHERE x.generation < v_younger AND NOT x.is_stale), false) AS is_older_held,
+           count(*) FILTER (WHERE x.generation < v_younger AND NOT x.is_stale) AS num_older,
            array_agg(x.id) FILTER (WHERE x.is_stale OR x.generation < v_younger AND x.is_held) AS stale
       INTO v_messages
       FROM (SELECT m.id, m.lane, m.generation, (m.generation BETWEEN v_older AND v_younger) IS NOT TRUE AS is_stale, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held
               FROM {{ schema }}.message m
              WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT c_few) x;
     SELECT count(*) AS num, count(*) FILTER (WHERE (x.generation BETWEEN v_older AND v_younger) IS NOT TRUE) AS num_stale,
+           COALESCE(bool_or((x.generation >= v_older) IS NOT TRUE), false) AS has_older, COALESCE(max(x.generation), 0) AS last,
+           COALESCE(bool_or(x.is_held) FILTER (WHERE x.generation < v_younger), false) AS is_older_held,
            array_agg(x.ctid) FILTER (WHERE (x.generation = v_younger) IS NOT TRUE) AS stale
       INTO v_wakes
-      FROM (SELECT w.ctid, w.generation FROM {{ schema }}.wake w
+      FROM (SELECT w.ctid, w.generation, w.xmax <> 0 AND w.xmax <> w.xmin AS is_held FROM {{ schema }}.wake w
              WHERE w.at IS NULL ORDER BY w.lane LIMIT c_few) x;
     -- What another transaction holds is no reason to begin there: if that rolls back, the next walk finds it.
     v_due_at := LEAST((SELECT m.timer_at FROM {{ schema }}.message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED),
@@ -91,12 +107,13 @@ BEGIN
   PERFORM setval($regclass${{ schema }}.timer_mark$regclass$, {{ schema }}._microseconds(v_due_at - c_margin));
 
   IF v_num_read < v_few_dead THEN
-    PERFORM setval($regclass${{ schema }}.generation$regclass$, - v_generation),
-            setval($regclass${{ schema }}.generation_walk$regclass$, 0);
-    RETURN;
-  END IF;
-  IF v_messages.num = c_few OR v_wakes.num = c_few OR v_messages.num_stale > c_few_stale OR v_wakes.num_stale > c_few_stale THEN
-    PERFORM setval($regclass${{ schema }}.generation$regclass$, - v_generation);
+    PERFORM {{ schema }}._generation_turn(v_generation, - v_generation, NULL);
+    IF pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) = - v_generation THEN
+      PERFORM setval($regclass${{ schema }}.generation_walk$regclass$, 0);
+      RETURN;
+    END IF;
+  ELSIF v_messages.num = c_few OR v_wakes.num = c_few OR v_messages.num_stale > c_few_stale OR v_wakes.num_stale > c_few_stale THEN
+    PERFORM {{ schema }}._generation_turn(v_generation, - v_generation, NULL);
   ELSE
     UPDATE {{ schema }}.message m
        SET generation = DEFAULT
@@ -107,9 +124,14 @@ BEGIN
        SET generation = DEFAULT
      WHERE w.ctid = ANY (ARRAY (
              SELECT x.ctid FROM {{ schema }}.wake x WHERE x.ctid = ANY (v_wakes.stale) AND x.at IS NULL FOR UPDATE SKIP LOCKED));
-    -- As we found it, unless a dequeue was faster.
-    IF v_older < v_younger AND v_messages.num_older = 0 AND pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) = v_generation THEN
-      PERFORM setval($regclass${{ schema }}.generation$regclass$, v_generation + 1);
+    -- If nothing at all is left a dequeue ends it; as a rule what is held is so for a moment only.
+    IF v_older < v_younger AND (v_messages.is_older_held OR v_messages.num_older = 0 AND v_wakes.is_older_held)
+       AND pg_sequence_last_value($regclass${{ schema }}.generation_at$regclass$) <= {{ schema }}._microseconds(v_began_at - c_pause) THEN
+      PERFORM {{ schema }}._generation_turn(v_generation, v_generation + 1, NULL);
+    ELSIF v_is_over AND NOT v_messages.has_older AND NOT v_wakes.has_older
+          -- What is later than both has come meanwhile, with a generation that has; or before a crash, which resets the numbers.
+          AND GREATEST(v_messages.last, v_wakes.last) <= (pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) + 1) / 2 THEN
+      PERFORM {{ schema }}._late_lift(v_late);
     END IF;
   END IF;
   v_ended_at := {{ schema }}._clock();

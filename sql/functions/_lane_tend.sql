@@ -1,5 +1,5 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._lane_tend(p_lane bigint)
-RETURNS void
+RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $function$
 -- The mutex is only ever tried, never waited for, and is held until the transaction ends, so that the next holder sees what this one did.
@@ -9,7 +9,7 @@ DECLARE
   v_channel record;
 BEGIN
   IF NOT pg_try_advisory_xact_lock($regclass${{ schema }}.wake$regclass$::regclass::oid::integer, hashint8(p_lane)) THEN
-    RETURN;
+    RETURN false;
   END IF;
   FOR v_channel IN
     WITH gone AS (
@@ -26,7 +26,8 @@ BEGIN
   LOOP
     PERFORM {{ schema }}._channel_advance(p_lane, v_channel.channel, v_channel.released_at, ARRAY[]::bigint[], c_batch);
   END LOOP;
+  RETURN true;
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}._lane_tend(bigint) IS
-'Removes the due wakes of a lane, at most 1000, and advances their channels, each by 200 messages at most; does nothing if another transaction has the lane''s mutex.';
+'Removes the due wakes of a lane, at most 1000, and advances their channels, each by 200 messages at most; returns false, and does nothing, if another transaction has the lane''s mutex.';

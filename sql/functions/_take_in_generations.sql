@@ -4,24 +4,44 @@ LANGUAGE plpgsql VOLATILE
 AS $function$
 -- While a transaction holds an old snapshot, dead rows stay, and every search steps over those of all messages that ever were. So what
 -- becomes ready or due gets a generation, and the search goes through the generation in use only. When that has gathered many dead rows as well,
--- the next one begins: for a moment there are two, until the older one has nothing left. What comes into an older one later (its transaction took
--- long to commit) is found by _generations_walk, or by a dequeue that finds nothing here.
+-- the next one begins: for a moment there are two, until the older one has nothing left, and nothing can come in it. Something can as long as a
+-- transaction is under way that was when the younger one began; if that takes long, the older one ends all the same (late_horizon says so), and what
+-- comes is found by _generations_walk, or by a dequeue that finds nothing here.
 --
--- Ends of delays and locks are searched from a mark on, a little before the last time at which none was left.
+-- Ends of delays and locks are searched from a mark on, a little before the last time at which none was left. Before it is said that there is nothing,
+-- they are searched from timer_floor on, before which nothing can come.
+--
+-- Empty is what was so in one look: no row of the generations in use was ready then, and nothing can be in others (or it was all in others' hands, no
+-- walk moving any meanwhile), and no delay, lock or timer was over.
 DECLARE
   c_many        CONSTANT integer := 300;
   c_margin_us   CONSTANT bigint := 20000;
+  -- Where so many end in that time that stepping over them takes its own.
+  c_many_timers CONSTANT integer := 30;
+  c_narrow_us   CONSTANT bigint := 2000;
+  c_unknown     CONSTANT bigint := 9223372036854775807;
   v_now         timestamptz := {{ schema }}._clock();
   v_served      bigint;
   v_generation  bigint;
   v_last_seen   bigint;
   v_generations bigint[];
+  v_is_over     boolean;
+  v_walk_us     bigint;
+  v_floor_us    bigint;
+  v_floor       timestamptz;
+  v_num_busy    integer := 0;
+  v_is_none     boolean;
+  v_has_had     boolean;
+  v_is_asleep   boolean := false;
+  v_nap_ms      bigint;
   v_id          bigint;
   v_mark_us     bigint;
   v_mark        timestamptz;
+  v_margin_us   bigint;
   v_found       record;
   v_found_us    bigint;
   v_num_read    bigint;
+  v_many        bigint;
   v_num_taken   integer := 0;
   v_message     {{ schema }}._taken;
 BEGIN
@@ -44,10 +64,16 @@ BEGIN
             AND pg_advisory_unlock_shared($regclass${{ schema }}.generation$regclass$::regclass::oid::integer, 0);
     END IF;
     v_generations := CASE WHEN v_generation % 2 = 0 THEN ARRAY[v_generation / 2] ELSE ARRAY[v_generation / 2, v_generation / 2 + 1] END;
+    IF p_is_alone AND v_generation % 2 <> 0 AND pg_sequence_last_value($regclass${{ schema }}.generation_horizon$regclass$) = c_unknown
+       AND pg_current_xact_id_if_assigned() IS NULL THEN
+      PERFORM {{ schema }}._horizons_draw();
+    END IF;
+    v_walk_us := pg_sequence_last_value($regclass${{ schema }}.generation_walk$regclass$);
     v_served := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
     v_mark_us := COALESCE(pg_sequence_last_value($regclass${{ schema }}.timer_mark$regclass$), 0);
     v_mark := timestamptz 'epoch' + v_mark_us * interval '1 us';
     v_num_read := - {{ schema }}._entries_read($regclass${{ schema }}.message_generation_idx$regclass$);
+    v_margin_us := - {{ schema }}._entries_read($regclass${{ schema }}.message_timer_idx$regclass$);
     SELECT (SELECT m.timer_at FROM {{ schema }}.message m WHERE m.timer_at > v_mark AND m.timer_at <= v_now ORDER BY m.timer_at LIMIT 1) AS message_at,
            (SELECT w.at FROM {{ schema }}.wake w WHERE w.at > v_mark AND w.at <= v_now ORDER BY w.at LIMIT 1) AS timer_at,
            (SELECT w.generation FROM {{ schema }}.wake w WHERE w.at IS NULL AND w.generation >= v_generation / 2 AND w.generation <= (v_generation + 1) / 2
@@ -55,23 +81,57 @@ BEGIN
            (SELECT m.generation FROM {{ schema }}.message m WHERE m.status = 'READY' AND m.generation >= v_generation / 2 AND m.generation <= (v_generation + 1) / 2
              ORDER BY m.generation, m.lane LIMIT 1) AS message_generation
       INTO v_found;
+    v_is_none := v_found.message_at IS NULL AND v_found.timer_at IS NULL AND v_found.wake_generation IS NULL AND v_found.message_generation IS NULL;
     IF v_found.message_at IS NOT NULL OR v_found.timer_at IS NOT NULL OR v_found.wake_generation IS NOT NULL THEN
       EXIT WHEN NOT p_is_alone;
       v_num_read := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_generation_idx$regclass$);
-      PERFORM {{ schema }}._tend(GREATEST(32, LEAST(p_max_messages, 250)), v_found.message_at IS NOT NULL, v_found.timer_at IS NOT NULL, v_mark, v_generations);
+      v_has_had := {{ schema }}._tend(GREATEST(32, LEAST(p_max_messages, 250)), v_found.message_at IS NOT NULL, v_found.timer_at IS NOT NULL, v_mark, v_generations);
       v_num_read := v_num_read - {{ schema }}._entries_read($regclass${{ schema }}.message_generation_idx$regclass$);
     ELSE
-      -- Nothing is left; or another went on to the next generation between the look at the number and that at the rows.
-      EXIT WHEN v_found.message_generation IS NULL AND v_generation = v_last_seen;
+      v_has_had := false;
+    END IF;
+    IF v_num_busy = 2 AND NOT v_has_had OR v_is_none AND v_generation = v_last_seen THEN
+      -- The number was the same after the look before this one, so that one has seen all that is in use.
+      v_floor_us := COALESCE(pg_sequence_last_value($regclass${{ schema }}.timer_floor$regclass$), 0);
+      EXIT WHEN (pg_sequence_last_value($regclass${{ schema }}.late_horizon$regclass$) = 0) IS NOT TRUE;
+      IF v_floor_us > {{ schema }}._microseconds(v_now) THEN
+        -- The clock was set back.
+        PERFORM setval($regclass${{ schema }}.timer_floor$regclass$, 0);
+        v_floor_us := 0;
+      END IF;
+      v_floor := timestamptz 'epoch' + v_floor_us * interval '1 us';
+      v_floor := LEAST((SELECT m.timer_at FROM {{ schema }}.message m WHERE m.timer_at > v_floor AND m.timer_at <= LEAST(v_mark, v_now) ORDER BY m.timer_at LIMIT 1),
+                       (SELECT w.at FROM {{ schema }}.wake w WHERE w.at > v_floor AND w.at <= LEAST(v_mark, v_now) ORDER BY w.at LIMIT 1));
+      IF v_floor IS NOT NULL THEN
+        EXIT WHEN NOT p_is_alone;
+        PERFORM setval($regclass${{ schema }}.timer_mark$regclass$, {{ schema }}._microseconds(v_floor) - 1);
+        v_num_busy := 0;
+        CONTINUE;
+      END IF;
+      IF {{ schema }}._wake_channel() IS NOT NULL AND NOT v_is_asleep THEN
+        v_nap_ms := {{ schema }}._sleeper_nap_ms();
+        v_is_asleep := true;
+        IF v_nap_ms IS NULL THEN
+          -- Its number is drawn: one more look.
+          v_last_seen := NULL;
+          v_num_busy := 0;
+          CONTINUE;
+        END IF;
+      END IF;
+      v_message.result := 'MESSAGE_NOT_AVAILABLE';
+      v_message.retry_ms := LEAST({{ schema }}._retry_ms(NOT v_is_none, NULL, v_now), v_nap_ms);
+      RETURN NEXT v_message;
+      RETURN;
     END IF;
     v_last_seen := v_generation;
     v_found_us := {{ schema }}._microseconds(LEAST(v_found.message_at, v_found.timer_at, v_now));
-    IF v_found_us - v_mark_us > 2 * c_margin_us THEN
-      PERFORM setval($regclass${{ schema }}.timer_mark$regclass$, v_found_us - c_margin_us);
+    v_margin_us := CASE WHEN v_margin_us + {{ schema }}._entries_read($regclass${{ schema }}.message_timer_idx$regclass$) > c_many_timers
+                        THEN c_narrow_us ELSE c_margin_us END;
+    IF v_found_us - v_mark_us > 2 * v_margin_us THEN
+      PERFORM setval($regclass${{ schema }}.timer_mark$regclass$, v_found_us - v_margin_us);
     END IF;
-    IF v_generations[1] < LEAST(v_generations[2], v_found.wake_generation, v_found.message_generation) THEN
-      -- Nothing is left in the older one.
-      PERFORM setval($regclass${{ schema }}.generation$regclass$, v_generation + 1);
+    v_is_over := v_generations[1] < LEAST(v_generations[2], v_found.wake_generation, v_found.message_generation);
+    IF v_is_over THEN
       v_generations := v_generations[2:];
     END IF;
 
@@ -101,13 +161,20 @@ BEGIN
       END IF;
     END IF;
     IF v_num_taken > 0 THEN
-      -- The number is as we found it unless another was faster.
-      IF v_generation % 2 = 0 AND v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_generation_idx$regclass$) > c_many + 8::bigint * p_max_messages
-         AND pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) = v_generation THEN
-        PERFORM setval($regclass${{ schema }}.generation$regclass$, v_generation + 1);
+      v_num_read := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_generation_idx$regclass$);
+      v_many := c_many + 8::bigint * p_max_messages;
+      IF v_is_over THEN
+        PERFORM {{ schema }}._generation_retire(v_generation, v_num_read > 3 * v_many);
+      ELSIF v_num_read > v_many AND v_generation % 2 = 0 THEN
+        PERFORM {{ schema }}._generation_turn(v_generation, v_generation + 1, NULL);
       END IF;
       EXIT;
     END IF;
+    -- All that was seen is in others' hands, unless a walk moved it from the one to the other between the two looks, or does at this moment.
+    v_num_busy := CASE WHEN NOT v_is_none AND NOT v_has_had AND pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) = v_generation
+                        AND pg_sequence_last_value($regclass${{ schema }}.generation_walk$regclass$) = v_walk_us
+                        AND pg_try_advisory_lock_shared($regclass${{ schema }}.generation$regclass$::regclass::oid::integer, 0)
+                        AND pg_advisory_unlock_shared($regclass${{ schema }}.generation$regclass$::regclass::oid::integer, 0) THEN v_num_busy + 1 ELSE 0 END;
   END LOOP;
 END
 $function$;

@@ -1,5 +1,5 @@
 CREATE OR REPLACE FUNCTION {{ schema }}._tend(p_budget integer, p_messages boolean, p_timers boolean, p_mark timestamptz, p_generations bigint[])
-RETURNS void
+RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $function$
 -- For a dequeue that is a transaction of its own: what is done here is committed, and so seen by others, at once.
@@ -10,6 +10,7 @@ DECLARE
   v_lane     bigint := v_served;
   v_next     bigint;
   v_is_round boolean := false;
+  v_has_had  boolean := false;
 BEGIN
   IF p_messages THEN
     WITH moved AS (
@@ -28,9 +29,11 @@ BEGIN
                 ORDER BY x.timer_at LIMIT p_budget
                   FOR NO KEY UPDATE SKIP LOCKED))
       RETURNING m.lane, m.channel, m.status
+    ), woken AS (
+      INSERT INTO {{ schema }}.wake (lane, channel)
+      SELECT DISTINCT m.lane, m.channel FROM moved m WHERE m.status = 'WAITING'
     )
-    INSERT INTO {{ schema }}.wake (lane, channel)
-    SELECT DISTINCT m.lane, m.channel FROM moved m WHERE m.status = 'WAITING';
+    SELECT count(*) > 0 INTO v_has_had FROM moved m;
   END IF;
   IF p_timers THEN
     UPDATE {{ schema }}.wake w
@@ -40,6 +43,7 @@ BEGIN
               WHERE x.at > p_mark AND x.at <= v_now
               ORDER BY x.at LIMIT p_budget * 4
                 FOR UPDATE SKIP LOCKED));
+    v_has_had := v_has_had OR FOUND;
   END IF;
 
   -- One lane after the other, each looked for anew: others do the same at this moment, and what they have done need not be done again.
@@ -55,19 +59,24 @@ BEGIN
        ORDER BY w.lane LIMIT 1;
     END IF;
     IF v_next IS NULL THEN
-      EXIT WHEN v_is_round;
+      IF v_is_round THEN
+        RETURN v_has_had;
+      END IF;
       v_is_round := true;
       -- Before all lanes.
       v_lane := -9223372036854775808;
       CONTINUE;
     END IF;
-    EXIT WHEN v_is_round AND v_next > v_served;
+    IF v_is_round AND v_next > v_served THEN
+      RETURN v_has_had;
+    END IF;
     v_lane := v_next;
     PERFORM setval($regclass${{ schema }}.wake_rotation$regclass$, v_lane);
-    PERFORM {{ schema }}._lane_tend(v_lane);
+    v_has_had := {{ schema }}._lane_tend(v_lane) OR v_has_had;
   END LOOP;
+  RETURN true;
 END
 $function$;
 COMMENT ON FUNCTION {{ schema }}._tend(integer, boolean, boolean, timestamptz, bigint[]) IS
-'Notices delays, locks and timers that are over, at most p_budget messages (each becomes ready, or waits with a wake if its channel has a policy) and four times as many timers (each becomes a due wake), then advances the channels of the next p_budget lanes that have due wakes.
+'Notices delays, locks and timers that are over, at most p_budget messages (each becomes ready, or waits with a wake if its channel has a policy) and four times as many timers (each becomes a due wake), then advances the channels of the next p_budget lanes that have due wakes. Returns false if all of this is in other transactions'' hands.
 p_messages: there are messages whose delay or lock is over; p_timers: there are timers that are. p_mark: what was over before is not looked at; p_generations: nor wakes of others, unless NULL.';

@@ -11,7 +11,8 @@ AS $function$
 -- channel, to make the message ready there and then, and hold it until it ends. (A pipeline of prepared statements looks so to its first one:
 -- while it lasts nothing of that channel is released.)
 DECLARE
-  v_now        timestamptz := {{ schema }}._clock();
+  -- The clock is read when the transaction has a number, if it sets a timer (_generation_retire).
+  v_now        timestamptz := CASE WHEN message_create.delay_ms <= 0 OR pg_current_xact_id() IS NOT NULL THEN {{ schema }}._clock() END;
   v_objection  text;
   v_lane       bigint;
   v_is_limited boolean;

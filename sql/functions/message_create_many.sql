@@ -13,7 +13,8 @@ DECLARE
   v_count  integer := cardinality(message_create_many.contents);
   v_lock   bigint[] := message_create_many.lock_ms;
   v_delay  bigint[] := message_create_many.delay_ms;
-  v_now    timestamptz := {{ schema }}._clock();
+  -- As in message_create.
+  v_now    timestamptz := CASE WHEN pg_current_xact_id() IS NOT NULL THEN {{ schema }}._clock() END;
   v_row    record;
   v_ids    bigint[];
 BEGIN

@@ -25,7 +25,8 @@ BEGIN
     PERFORM {{ schema }}._raise_invalid('state', format('%s bytes', octet_length(message_defer.state)), 'Give at most 256000000 bytes.');
   END IF;
 
-  v_at := {{ schema }}._clock() + message_defer.delay_ms * interval '1 ms';
+  -- As in message_create.
+  v_at := CASE WHEN pg_current_xact_id() IS NOT NULL THEN {{ schema }}._clock() + message_defer.delay_ms * interval '1 ms' END;
   UPDATE {{ schema }}.message m
      SET status = CASE WHEN message_defer.delay_ms > 0
                          OR m.lane <> 0 AND COALESCE((SELECT true FROM {{ schema }}._policy_in_force p WHERE p.channel = m.channel LIMIT 1), false)

@@ -5,7 +5,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS $function$
--- It waits for nobody: what another transaction holds is passed by, and said to be. Of what it makes wait, and of each channel that it wakes, the
+-- It waits for nobody (but another repair): what another transaction holds is passed by, and said to be. Of what it makes wait, and of each channel that it wakes, the
 -- next dequeue decides, so to repair what was right after all does no harm.
 DECLARE
   v_now   timestamptz := {{ schema }}._clock();
@@ -13,6 +13,9 @@ DECLARE
   v_lane  bigint;
   v_count bigint;
 BEGIN
+  -- It may set timers that are over. Until it is committed no search for them begins later (_generation_retire).
+  PERFORM pg_advisory_xact_lock($regclass${{ schema }}.generation$regclass$::regclass::oid::integer, 1);
+  PERFORM setval($regclass${{ schema }}.timer_floor$regclass$, 0);
   FOR v_fault IN SELECT c.* FROM {{ schema }}.check() c LOOP
     v_lane := {{ schema }}._lane(v_fault.channel);
     CASE v_fault.kind

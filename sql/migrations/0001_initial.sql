@@ -67,13 +67,22 @@ COMMENT ON SEQUENCE {{ schema }}.rotation IS 'The lane that was served last.';
 CREATE UNLOGGED SEQUENCE {{ schema }}.wake_rotation AS bigint MINVALUE -9223372036854775808 START WITH 0;
 COMMENT ON SEQUENCE {{ schema }}.wake_rotation IS 'The lane whose wakes were handled last.';
 
--- Beside an old snapshot (sql/README.md) only. As long as nothing holds one, they are 0, or less, and no row has a generation.
+-- Beside an old snapshot (sql/README.md) only. As long as nothing holds one, they are 0, or less, and no row has a generation. A row's is read when its
+-- transaction has its number, so that it is known which ones may have read an older one (_horizon_set).
 CREATE UNLOGGED SEQUENCE {{ schema }}.generation AS bigint MINVALUE -9223372036854775808 START WITH 0;
 COMMENT ON SEQUENCE {{ schema }}.generation IS 'The sum of the two generations in use: what becomes ready gets the younger, what is ready has the one or the other. 2: only 1 is in use, 3: 1 and 2, 4: only 2. 0 or less: none is, -4: those up to 2 were.';
 CREATE UNLOGGED SEQUENCE {{ schema }}.generation_walk AS bigint MINVALUE 0 START WITH 0;
 COMMENT ON SEQUENCE {{ schema }}.generation_walk IS 'When to look for what is ready in neither generation, in microseconds since 1970; 0: never, none is in use; 1: at once, and before the first look is over nobody searches by generations.';
+CREATE UNLOGGED SEQUENCE {{ schema }}.generation_at AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE {{ schema }}.generation_at IS 'When the younger of two generations began, in microseconds since 1970.';
+CREATE UNLOGGED SEQUENCE {{ schema }}.generation_horizon AS bigint MINVALUE 0 START WITH 0;
+COMMENT ON SEQUENCE {{ schema }}.generation_horizon IS 'Transactions with a lower number may still commit something in the older of two generations; the highest number of all: it is not known which.';
+CREATE UNLOGGED SEQUENCE {{ schema }}.late_horizon AS bigint MINVALUE 0 START WITH 0;
+COMMENT ON SEQUENCE {{ schema }}.late_horizon IS 'Transactions with a lower number may still commit something that is in neither generation; 0: all that is ready is in the two; the highest number of all: it is not known which.';
 CREATE UNLOGGED SEQUENCE {{ schema }}.timer_mark AS bigint MINVALUE -9223372036854775808 START WITH 0;
 COMMENT ON SEQUENCE {{ schema }}.timer_mark IS 'Where the search for timers that are over begins while generations are in use, in microseconds since 1970.';
+CREATE UNLOGGED SEQUENCE {{ schema }}.timer_floor AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE {{ schema }}.timer_floor IS 'No timer of this time or before is left, or can come; in microseconds since 1970.';
 
 
 CREATE TABLE {{ schema }}.producer (
@@ -95,7 +104,7 @@ CREATE TABLE {{ schema }}.message (
   locked_at    timestamptz,
   unlock_at    timestamptz,
   policy_id    bigint,
-  generation   bigint      DEFAULT NULLIF(GREATEST(pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) + 1, 1) / 2, 0),
+  generation   bigint      DEFAULT CASE WHEN pg_current_xact_id() IS NOT NULL THEN NULLIF(GREATEST(pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) + 1, 1) / 2, 0) END,
   num_attempts integer     NOT NULL DEFAULT 0,
   status       {{ schema }}.message_status NOT NULL,
   channel      text COLLATE "C",
@@ -169,7 +178,7 @@ CREATE TABLE {{ schema }}.wake (
   lane        bigint NOT NULL,
   at          timestamptz,
   released_at timestamptz,
-  generation  bigint DEFAULT NULLIF(GREATEST(pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) + 1, 1) / 2, 0),
+  generation  bigint DEFAULT CASE WHEN pg_current_xact_id() IS NOT NULL THEN NULLIF(GREATEST(pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) + 1, 1) / 2, 0) END,
   channel     text COLLATE "C" NOT NULL
 ) WITH (vacuum_truncate = false);
 COMMENT ON TABLE {{ schema }}.wake IS 'Signals and timers, only ever added to: look at this channel, now or at a time; deleted when that was done.';

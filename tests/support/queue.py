@@ -27,7 +27,11 @@ ALTER SEQUENCE lonny.rotation RESTART;
 ALTER SEQUENCE lonny.wake_rotation RESTART;
 ALTER SEQUENCE lonny.generation RESTART;
 ALTER SEQUENCE lonny.generation_walk RESTART;
+ALTER SEQUENCE lonny.generation_at RESTART;
+ALTER SEQUENCE lonny.generation_horizon RESTART;
+ALTER SEQUENCE lonny.late_horizon RESTART;
 ALTER SEQUENCE lonny.timer_mark RESTART;
+ALTER SEQUENCE lonny.timer_floor RESTART;
 ALTER SEQUENCE lonny.sleeper RESTART;
 ALTER SEQUENCE lonny.sleeper_at RESTART;
 """
