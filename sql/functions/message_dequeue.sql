@@ -225,4 +225,4 @@ END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.message_dequeue(integer, bigint) IS
 'Takes the next messages, in rotation over the channels, and locks them.
-Returns 1 to max_messages rows MESSAGE_DEQUEUED in the order of turns, or one row MESSAGE_NOT_AVAILABLE with retry_ms: milliseconds until something known can become available, at most 50 if something is in another transaction''s hands, NULL if nothing is known. lock_ms, in milliseconds, replaces the messages'' own lock time from now on; NULL keeps it. Commit at once: the lock is in the row, not in the transaction. Errors: 22004, 22023; 25001 unless in READ COMMITTED.';
+Returns 1 to max_messages rows MESSAGE_DEQUEUED in the order of turns, or one row MESSAGE_NOT_AVAILABLE with retry_ms: milliseconds until something known can become available, at most 50 if something is in another transaction''s hands, NULL if nothing is known (1000 beside an old snapshot). lock_ms, in milliseconds, replaces the messages'' own lock time from now on; NULL keeps it. Commit at once: the lock is in the row, not in the transaction. Errors: 22004, 22023; 25001 unless in READ COMMITTED.';

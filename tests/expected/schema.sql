@@ -388,11 +388,37 @@ CREATE FUNCTION lonny._event_notify(p_type text, p_id bigint, p_channel text, p_
 
 COMMENT ON FUNCTION lonny._event_notify(p_type text, p_id bigint, p_channel text, p_delay_ms bigint) IS 'Sends an event; what is NULL is left out. Delivered when, and only if, the transaction commits.';
 
+CREATE FUNCTION lonny._generation_retire(p_generation bigint, p_is_due boolean) RETURNS void
+    LANGUAGE plpgsql
+    AS ...;
+
+COMMENT ON FUNCTION lonny._generation_retire(p_generation bigint, p_is_due boolean) IS 'Ends the older of two generations (p_generation is their sum) if nothing is in it and nothing can come; if p_is_due, also if something can.
+To be called when nothing was seen in it.';
+
+CREATE FUNCTION lonny._generation_turn(p_from bigint, p_to bigint, p_timer_floor bigint) RETURNS void
+    LANGUAGE plpgsql
+    AS ...;
+
+COMMENT ON FUNCTION lonny._generation_turn(p_from bigint, p_to bigint, p_timer_floor bigint) IS 'Sets generation to p_to if it is p_from: begins a younger one (p_to is odd), or ends the older one, or both (p_to is negative). Does nothing if another session does so at this moment.
+p_timer_floor: nothing can come in the older one any more, nor a timer of this time or before, in microseconds since 1970; NULL unless that is known.';
+
 CREATE FUNCTION lonny._generations_walk() RETURNS void
     LANGUAGE plpgsql
     AS ...;
 
 COMMENT ON FUNCTION lonny._generations_walk() IS 'Looks through all that is ready or due, dead rows included, and takes what is in neither of the two generations into the younger; begins with generations if none is in use, and ends with them if dead rows are few or ready messages are many. Sets when to walk again: after 20 times as long as it took, at least 500 ms, at most a minute.';
+
+CREATE FUNCTION lonny._horizon_is_over(p_horizon bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    AS ...;
+
+COMMENT ON FUNCTION lonny._horizon_is_over(p_horizon bigint) IS 'Whether all transactions with numbers below p_horizon that may have made something ready have ended: what they have committed is seen from now on.';
+
+CREATE FUNCTION lonny._horizons_draw() RETURNS void
+    LANGUAGE plpgsql
+    AS ...;
+
+COMMENT ON FUNCTION lonny._horizons_draw() IS 'Sets generation_horizon and late_horizon, if they are not known, to the number of the transaction under way, which must not have one yet.';
 
 CREATE FUNCTION lonny._is_alone(p_call_stack text) RETURNS boolean
     LANGUAGE plpgsql
@@ -407,11 +433,11 @@ CREATE FUNCTION lonny._lane(p_channel text) RETURNS bigint
 
 COMMENT ON FUNCTION lonny._lane(p_channel text) IS 'The rotation''s key of a named channel. Two channels that collide share turns, nothing else.';
 
-CREATE FUNCTION lonny._lane_tend(p_lane bigint) RETURNS void
+CREATE FUNCTION lonny._lane_tend(p_lane bigint) RETURNS boolean
     LANGUAGE plpgsql
     AS ...;
 
-COMMENT ON FUNCTION lonny._lane_tend(p_lane bigint) IS 'Removes the due wakes of a lane, at most 1000, and advances their channels, each by 200 messages at most; does nothing if another transaction has the lane''s mutex.';
+COMMENT ON FUNCTION lonny._lane_tend(p_lane bigint) IS 'Removes the due wakes of a lane, at most 1000, and advances their channels, each by 200 messages at most; returns false, and does nothing, if another transaction has the lane''s mutex.';
 
 CREATE FUNCTION lonny._lanes_ahead(p_lane bigint, p_now timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql
@@ -424,6 +450,12 @@ CREATE FUNCTION lonny._lanes_next(p_served bigint, p_limit integer, p_generation
     AS ...;
 
 COMMENT ON FUNCTION lonny._lanes_next(p_served bigint, p_limit integer, p_generations bigint[]) IS 'The next lanes that have ready messages, in rotation after p_served, at most p_limit; of p_generations only unless it is NULL.';
+
+CREATE FUNCTION lonny._late_lift(p_horizon bigint) RETURNS void
+    LANGUAGE plpgsql
+    AS ...;
+
+COMMENT ON FUNCTION lonny._late_lift(p_horizon bigint) IS 'Sets late_horizon to 0 if it is p_horizon.';
 
 CREATE FUNCTION lonny._message_hold(p_served bigint, p_generation bigint) RETURNS bigint
     LANGUAGE plpgsql
@@ -502,7 +534,7 @@ CREATE FUNCTION lonny._retry_ms(p_is_busy boolean, p_release_at timestamp with t
     LANGUAGE plpgsql
     AS ...;
 
-COMMENT ON FUNCTION lonny._retry_ms(p_is_busy boolean, p_release_at timestamp with time zone, p_looked_at timestamp with time zone) IS 'Milliseconds, rounded up, until the next delay, lock or timer ends that was not over at p_looked_at, or until p_release_at; 0 if that is over by now, at most 50 if p_is_busy, NULL if nothing is known.';
+COMMENT ON FUNCTION lonny._retry_ms(p_is_busy boolean, p_release_at timestamp with time zone, p_looked_at timestamp with time zone) IS 'Milliseconds, rounded up, until the next delay, lock or timer ends that was not over at p_looked_at, or until p_release_at; 0 if that is over by now, at most 50 if p_is_busy, or 1000 beside an old snapshot, NULL if nothing is known.';
 
 CREATE FUNCTION lonny._roles() RETURNS TABLE(role regrole, kind text, channel_prefix text, functions text[])
     LANGUAGE sql STABLE
@@ -561,11 +593,11 @@ CREATE FUNCTION lonny._take_one(p_served bigint, p_lane bigint, p_id bigint, p_l
 COMMENT ON FUNCTION lonny._take_one(p_served bigint, p_lane bigint, p_id bigint, p_lock_ms bigint) IS 'Locks a message and returns it: p_id if it is given, else the first ready one of p_lane. NULL if there is none, or if the channel''s policy did not release it.
 p_served is the lane served last, p_lock_ms replaces the message''s own lock time unless NULL.';
 
-CREATE FUNCTION lonny._tend(p_budget integer, p_messages boolean, p_timers boolean, p_mark timestamp with time zone, p_generations bigint[]) RETURNS void
+CREATE FUNCTION lonny._tend(p_budget integer, p_messages boolean, p_timers boolean, p_mark timestamp with time zone, p_generations bigint[]) RETURNS boolean
     LANGUAGE plpgsql
     AS ...;
 
-COMMENT ON FUNCTION lonny._tend(p_budget integer, p_messages boolean, p_timers boolean, p_mark timestamp with time zone, p_generations bigint[]) IS 'Notices delays, locks and timers that are over, at most p_budget messages (each becomes ready, or waits with a wake if its channel has a policy) and four times as many timers (each becomes a due wake), then advances the channels of the next p_budget lanes that have due wakes.
+COMMENT ON FUNCTION lonny._tend(p_budget integer, p_messages boolean, p_timers boolean, p_mark timestamp with time zone, p_generations bigint[]) IS 'Notices delays, locks and timers that are over, at most p_budget messages (each becomes ready, or waits with a wake if its channel has a policy) and four times as many timers (each becomes a due wake), then advances the channels of the next p_budget lanes that have due wakes. Returns false if all of this is in other transactions'' hands.
 p_messages: there are messages whose delay or lock is over; p_timers: there are timers that are. p_mark: what was over before is not looked at; p_generations: nor wakes of others, unless NULL.';
 
 CREATE FUNCTION lonny._timer_set(p_lane bigint, p_channel text, p_at timestamp with time zone, p_released_at timestamp with time zone) RETURNS void
@@ -715,7 +747,7 @@ CREATE FUNCTION lonny.message_dequeue(max_messages integer DEFAULT 1, lock_ms bi
     AS ...;
 
 COMMENT ON FUNCTION lonny.message_dequeue(max_messages integer, lock_ms bigint) IS 'Takes the next messages, in rotation over the channels, and locks them.
-Returns 1 to max_messages rows MESSAGE_DEQUEUED in the order of turns, or one row MESSAGE_NOT_AVAILABLE with retry_ms: milliseconds until something known can become available, at most 50 if something is in another transaction''s hands, NULL if nothing is known. lock_ms, in milliseconds, replaces the messages'' own lock time from now on; NULL keeps it. Commit at once: the lock is in the row, not in the transaction. Errors: 22004, 22023; 25001 unless in READ COMMITTED.';
+Returns 1 to max_messages rows MESSAGE_DEQUEUED in the order of turns, or one row MESSAGE_NOT_AVAILABLE with retry_ms: milliseconds until something known can become available, at most 50 if something is in another transaction''s hands, NULL if nothing is known (1000 beside an old snapshot). lock_ms, in milliseconds, replaces the messages'' own lock time from now on; NULL keeps it. Commit at once: the lock is in the row, not in the transaction. Errors: 22004, 22023; 25001 unless in READ COMMITTED.';
 
 CREATE FUNCTION lonny.message_explain(id bigint) RETURNS lonny.message_explanation
     LANGUAGE plpgsql SECURITY DEFINER
@@ -800,6 +832,24 @@ CREATE UNLOGGED SEQUENCE lonny.generation
 
 COMMENT ON SEQUENCE lonny.generation IS 'The sum of the two generations in use: what becomes ready gets the younger, what is ready has the one or the other. 2: only 1 is in use, 3: 1 and 2, 4: only 2. 0 or less: none is, -4: those up to 2 were.';
 
+CREATE UNLOGGED SEQUENCE lonny.generation_at
+    START WITH 0
+    INCREMENT BY 1
+    MINVALUE -9223372036854775808
+    NO MAXVALUE
+    CACHE 1;
+
+COMMENT ON SEQUENCE lonny.generation_at IS 'When the younger of two generations began, in microseconds since 1970.';
+
+CREATE UNLOGGED SEQUENCE lonny.generation_horizon
+    START WITH 0
+    INCREMENT BY 1
+    MINVALUE 0
+    NO MAXVALUE
+    CACHE 1;
+
+COMMENT ON SEQUENCE lonny.generation_horizon IS 'Transactions with a lower number may still commit something in the older of two generations; the highest number of all: it is not known which.';
+
 CREATE UNLOGGED SEQUENCE lonny.generation_walk
     START WITH 0
     INCREMENT BY 1
@@ -808,6 +858,15 @@ CREATE UNLOGGED SEQUENCE lonny.generation_walk
     CACHE 1;
 
 COMMENT ON SEQUENCE lonny.generation_walk IS 'When to look for what is ready in neither generation, in microseconds since 1970; 0: never, none is in use; 1: at once, and before the first look is over nobody searches by generations.';
+
+CREATE UNLOGGED SEQUENCE lonny.late_horizon
+    START WITH 0
+    INCREMENT BY 1
+    MINVALUE 0
+    NO MAXVALUE
+    CACHE 1;
+
+COMMENT ON SEQUENCE lonny.late_horizon IS 'Transactions with a lower number may still commit something that is in neither generation; 0: all that is ready is in the two; the highest number of all: it is not known which.';
 
 CREATE TABLE lonny.message (
     id bigint NOT NULL,
@@ -819,7 +878,11 @@ CREATE TABLE lonny.message (
     locked_at timestamp with time zone,
     unlock_at timestamp with time zone,
     policy_id bigint,
-    generation bigint DEFAULT NULLIF((GREATEST((pg_sequence_last_value('lonny.generation'::regclass) + 1), (1)::bigint) / 2), 0),
+    generation bigint DEFAULT 
+CASE
+    WHEN (pg_current_xact_id() IS NOT NULL) THEN NULLIF((GREATEST((pg_sequence_last_value('lonny.generation'::regclass) + 1), (1)::bigint) / 2), 0)
+    ELSE NULL::bigint
+END,
     num_attempts integer DEFAULT 0 NOT NULL,
     status lonny.message_status NOT NULL,
     channel text COLLATE pg_catalog."C",
@@ -964,6 +1027,15 @@ COMMENT ON COLUMN lonny.template.package_version IS 'Version of the package that
 
 COMMENT ON COLUMN lonny.template.applied_at IS 'When it was applied last.';
 
+CREATE UNLOGGED SEQUENCE lonny.timer_floor
+    START WITH 0
+    INCREMENT BY 1
+    MINVALUE -9223372036854775808
+    NO MAXVALUE
+    CACHE 1;
+
+COMMENT ON SEQUENCE lonny.timer_floor IS 'No timer of this time or before is left, or can come; in microseconds since 1970.';
+
 CREATE UNLOGGED SEQUENCE lonny.timer_mark
     START WITH 0
     INCREMENT BY 1
@@ -977,7 +1049,11 @@ CREATE TABLE lonny.wake (
     lane bigint NOT NULL,
     at timestamp with time zone,
     released_at timestamp with time zone,
-    generation bigint DEFAULT NULLIF((GREATEST((pg_sequence_last_value('lonny.generation'::regclass) + 1), (1)::bigint) / 2), 0),
+    generation bigint DEFAULT 
+CASE
+    WHEN (pg_current_xact_id() IS NOT NULL) THEN NULLIF((GREATEST((pg_sequence_last_value('lonny.generation'::regclass) + 1), (1)::bigint) / 2), 0)
+    ELSE NULL::bigint
+END,
     channel text NOT NULL COLLATE pg_catalog."C"
 )
 WITH (vacuum_truncate='false');
@@ -1098,7 +1174,15 @@ REVOKE ALL ON FUNCTION lonny._event_channel() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION lonny._event_notify(p_type text, p_id bigint, p_channel text, p_delay_ms bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION lonny._generation_retire(p_generation bigint, p_is_due boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION lonny._generation_turn(p_from bigint, p_to bigint, p_timer_floor bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION lonny._generations_walk() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION lonny._horizon_is_over(p_horizon bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION lonny._horizons_draw() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION lonny._is_alone(p_call_stack text) FROM PUBLIC;
 
@@ -1109,6 +1193,8 @@ REVOKE ALL ON FUNCTION lonny._lane_tend(p_lane bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION lonny._lanes_ahead(p_lane bigint, p_now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION lonny._lanes_next(p_served bigint, p_limit integer, p_generations bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION lonny._late_lift(p_horizon bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION lonny._message_hold(p_served bigint, p_generation bigint) FROM PUBLIC;
 

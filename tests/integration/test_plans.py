@@ -91,10 +91,11 @@ SELECT 0, 3600000, lonny._clock(), lonny._clock() - i * interval '1 s',
   FROM generate_series(1, 200000) i;
 """
 # As beside an old snapshot, or not: dequeues search the one or two generations in use, and all if none is.
-# The first one has what was loaded while it was in use.
+# The first one has what was loaded while it was in use. With two nothing else is searched if nothing is found in them.
 GENERATIONS = {"one generation": 2, "two generations": 3, "no generation": -4}
 USE: LiteralString = """
-SELECT setval('lonny.generation', %(sum)s), setval('lonny.timer_mark', 0),
+SELECT setval('lonny.generation', %(sum)s), setval('lonny.timer_mark', 0), setval('lonny.timer_floor', 0),
+       setval('lonny.late_horizon', CASE WHEN %(sum)s = 3 THEN 0 ELSE 1 END),
        setval('lonny.generation_walk',
               CASE WHEN %(sum)s > 0 THEN lonny._microseconds(lonny._clock() + '50 s') ELSE 0 END)
 """

@@ -177,13 +177,22 @@ COMMENT ON SEQUENCE "lonny".rotation IS 'The lane that was served last.';
 CREATE UNLOGGED SEQUENCE "lonny".wake_rotation AS bigint MINVALUE -9223372036854775808 START WITH 0;
 COMMENT ON SEQUENCE "lonny".wake_rotation IS 'The lane whose wakes were handled last.';
 
--- Beside an old snapshot (sql/README.md) only. As long as nothing holds one, they are 0, or less, and no row has a generation.
+-- Beside an old snapshot (sql/README.md) only. As long as nothing holds one, they are 0, or less, and no row has a generation. A row's is read when its
+-- transaction has its number, so that it is known which ones may have read an older one (_horizon_set).
 CREATE UNLOGGED SEQUENCE "lonny".generation AS bigint MINVALUE -9223372036854775808 START WITH 0;
 COMMENT ON SEQUENCE "lonny".generation IS 'The sum of the two generations in use: what becomes ready gets the younger, what is ready has the one or the other. 2: only 1 is in use, 3: 1 and 2, 4: only 2. 0 or less: none is, -4: those up to 2 were.';
 CREATE UNLOGGED SEQUENCE "lonny".generation_walk AS bigint MINVALUE 0 START WITH 0;
 COMMENT ON SEQUENCE "lonny".generation_walk IS 'When to look for what is ready in neither generation, in microseconds since 1970; 0: never, none is in use; 1: at once, and before the first look is over nobody searches by generations.';
+CREATE UNLOGGED SEQUENCE "lonny".generation_at AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE "lonny".generation_at IS 'When the younger of two generations began, in microseconds since 1970.';
+CREATE UNLOGGED SEQUENCE "lonny".generation_horizon AS bigint MINVALUE 0 START WITH 0;
+COMMENT ON SEQUENCE "lonny".generation_horizon IS 'Transactions with a lower number may still commit something in the older of two generations; the highest number of all: it is not known which.';
+CREATE UNLOGGED SEQUENCE "lonny".late_horizon AS bigint MINVALUE 0 START WITH 0;
+COMMENT ON SEQUENCE "lonny".late_horizon IS 'Transactions with a lower number may still commit something that is in neither generation; 0: all that is ready is in the two; the highest number of all: it is not known which.';
 CREATE UNLOGGED SEQUENCE "lonny".timer_mark AS bigint MINVALUE -9223372036854775808 START WITH 0;
 COMMENT ON SEQUENCE "lonny".timer_mark IS 'Where the search for timers that are over begins while generations are in use, in microseconds since 1970.';
+CREATE UNLOGGED SEQUENCE "lonny".timer_floor AS bigint MINVALUE -9223372036854775808 START WITH 0;
+COMMENT ON SEQUENCE "lonny".timer_floor IS 'No timer of this time or before is left, or can come; in microseconds since 1970.';
 
 
 CREATE TABLE "lonny".producer (
@@ -205,7 +214,7 @@ CREATE TABLE "lonny".message (
   locked_at    timestamptz,
   unlock_at    timestamptz,
   policy_id    bigint,
-  generation   bigint      DEFAULT NULLIF(GREATEST(pg_sequence_last_value($regclass$"lonny".generation$regclass$) + 1, 1) / 2, 0),
+  generation   bigint      DEFAULT CASE WHEN pg_current_xact_id() IS NOT NULL THEN NULLIF(GREATEST(pg_sequence_last_value($regclass$"lonny".generation$regclass$) + 1, 1) / 2, 0) END,
   num_attempts integer     NOT NULL DEFAULT 0,
   status       "lonny".message_status NOT NULL,
   channel      text COLLATE "C",
@@ -279,7 +288,7 @@ CREATE TABLE "lonny".wake (
   lane        bigint NOT NULL,
   at          timestamptz,
   released_at timestamptz,
-  generation  bigint DEFAULT NULLIF(GREATEST(pg_sequence_last_value($regclass$"lonny".generation$regclass$) + 1, 1) / 2, 0),
+  generation  bigint DEFAULT CASE WHEN pg_current_xact_id() IS NOT NULL THEN NULLIF(GREATEST(pg_sequence_last_value($regclass$"lonny".generation$regclass$) + 1, 1) / 2, 0) END,
   channel     text COLLATE "C" NOT NULL
 ) WITH (vacuum_truncate = false);
 COMMENT ON TABLE "lonny".wake IS 'Signals and timers, only ever added to: look at this channel, now or at a time; deleted when that was done.';
@@ -456,7 +465,7 @@ COMMENT ON COLUMN "lonny".channel_explanation.max_concurrency IS 'The limit that
 COMMENT ON COLUMN "lonny".channel_explanation.release_interval_ms IS 'The interval that is in force, in milliseconds.';
 
 INSERT INTO "lonny".migration (version, name, checksum, package_version, is_breaking, applied_at)
-VALUES (1, 'initial', '684f2a1d914577708ed8160159fff880a70b65bd7c208c73f88a7b4e8568290e', '0.1.0', false, clock_timestamp());
+VALUES (1, 'initial', '429eea9a07215a35da1b12cc895f5d2d1889cf2671690750c08e3d5a92a4f891', '0.1.0', false, clock_timestamp());
 DELETE FROM "lonny".object;
 
 
@@ -726,9 +735,7 @@ DECLARE
   c_most      CONSTANT integer := 200;
   v_policy_id bigint;
 BEGIN
-  -- Beside an old snapshot the count would step over all that is dead.
-  IF COALESCE(pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$), 0) > 0
-     OR NOT "lonny"._is_alone(p_call_stack)
+  IF NOT "lonny"._is_alone(p_call_stack)
      OR octet_length(current_query()) > 4096 OR current_query() !~* E'^\\s*select\\M' OR current_query() ~* E'\\m(from|union|values)\\M'
      OR current_setting('transaction_isolation') <> 'read committed'
      -- The first in the order tells, as in _place_freed.
@@ -772,7 +779,8 @@ AS $function$
 -- channel, to make the message ready there and then, and hold it until it ends. (A pipeline of prepared statements looks so to its first one:
 -- while it lasts nothing of that channel is released.)
 DECLARE
-  v_now        timestamptz := "lonny"._clock();
+  -- The clock is read when the transaction has a number, if it sets a timer (_generation_retire).
+  v_now        timestamptz := CASE WHEN message_create.delay_ms <= 0 OR pg_current_xact_id() IS NOT NULL THEN "lonny"._clock() END;
   v_objection  text;
   v_lane       bigint;
   v_is_limited boolean;
@@ -856,7 +864,8 @@ DECLARE
   v_count  integer := cardinality(message_create_many.contents);
   v_lock   bigint[] := message_create_many.lock_ms;
   v_delay  bigint[] := message_create_many.delay_ms;
-  v_now    timestamptz := "lonny"._clock();
+  -- As in message_create.
+  v_now    timestamptz := CASE WHEN pg_current_xact_id() IS NOT NULL THEN "lonny"._clock() END;
   v_row    record;
   v_ids    bigint[];
 BEGIN
@@ -1085,7 +1094,8 @@ DECLARE
   -- c_look: when to look again at what was passed by.
   c_look       CONSTANT interval := interval '200 ms';
   c_batch      CONSTANT bigint := 200;
-  v_now        timestamptz := "lonny"._clock();
+  -- As in message_create.
+  v_now        timestamptz := CASE WHEN pg_current_xact_id() IS NOT NULL THEN "lonny"._clock() END;
   v_policy     "lonny"._policy_in_force;
   v_survey     record;
   v_is_cleared boolean;
@@ -1260,7 +1270,7 @@ COMMENT ON FUNCTION "lonny"._channel_advance(bigint, text, timestamptz, bigint[]
 p_released_at is the newest time of release among the wakes that the caller removed, p_over_ids are messages of the channel whose lock may be over. The caller holds the lane''s mutex. With p_max = 1 nothing else is touched, and if nothing is returned the caller has to undo it.';
 
 CREATE OR REPLACE FUNCTION "lonny"._lane_tend(p_lane bigint)
-RETURNS void
+RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $function$
 -- The mutex is only ever tried, never waited for, and is held until the transaction ends, so that the next holder sees what this one did.
@@ -1270,7 +1280,7 @@ DECLARE
   v_channel record;
 BEGIN
   IF NOT pg_try_advisory_xact_lock($regclass$"lonny".wake$regclass$::regclass::oid::integer, hashint8(p_lane)) THEN
-    RETURN;
+    RETURN false;
   END IF;
   FOR v_channel IN
     WITH gone AS (
@@ -1287,10 +1297,11 @@ BEGIN
   LOOP
     PERFORM "lonny"._channel_advance(p_lane, v_channel.channel, v_channel.released_at, ARRAY[]::bigint[], c_batch);
   END LOOP;
+  RETURN true;
 END
 $function$;
 COMMENT ON FUNCTION "lonny"._lane_tend(bigint) IS
-'Removes the due wakes of a lane, at most 1000, and advances their channels, each by 200 messages at most; does nothing if another transaction has the lane''s mutex.';
+'Removes the due wakes of a lane, at most 1000, and advances their channels, each by 200 messages at most; returns false, and does nothing, if another transaction has the lane''s mutex.';
 
 CREATE OR REPLACE FUNCTION "lonny"._wakes_next(p_served bigint, p_last bigint, p_limit integer)
 RETURNS TABLE (lane bigint, channel text)
@@ -1324,7 +1335,7 @@ COMMENT ON FUNCTION "lonny"._wakes_next(bigint, bigint, integer) IS
 'The next lanes that have due wakes, in rotation after p_served and up to p_last (the same: all the way round), at most p_limit, each with one of its channels.';
 
 CREATE OR REPLACE FUNCTION "lonny"._tend(p_budget integer, p_messages boolean, p_timers boolean, p_mark timestamptz, p_generations bigint[])
-RETURNS void
+RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $function$
 -- For a dequeue that is a transaction of its own: what is done here is committed, and so seen by others, at once.
@@ -1335,6 +1346,7 @@ DECLARE
   v_lane     bigint := v_served;
   v_next     bigint;
   v_is_round boolean := false;
+  v_has_had  boolean := false;
 BEGIN
   IF p_messages THEN
     WITH moved AS (
@@ -1353,9 +1365,11 @@ BEGIN
                 ORDER BY x.timer_at LIMIT p_budget
                   FOR NO KEY UPDATE SKIP LOCKED))
       RETURNING m.lane, m.channel, m.status
+    ), woken AS (
+      INSERT INTO "lonny".wake (lane, channel)
+      SELECT DISTINCT m.lane, m.channel FROM moved m WHERE m.status = 'WAITING'
     )
-    INSERT INTO "lonny".wake (lane, channel)
-    SELECT DISTINCT m.lane, m.channel FROM moved m WHERE m.status = 'WAITING';
+    SELECT count(*) > 0 INTO v_has_had FROM moved m;
   END IF;
   IF p_timers THEN
     UPDATE "lonny".wake w
@@ -1365,6 +1379,7 @@ BEGIN
               WHERE x.at > p_mark AND x.at <= v_now
               ORDER BY x.at LIMIT p_budget * 4
                 FOR UPDATE SKIP LOCKED));
+    v_has_had := v_has_had OR FOUND;
   END IF;
 
   -- One lane after the other, each looked for anew: others do the same at this moment, and what they have done need not be done again.
@@ -1380,21 +1395,26 @@ BEGIN
        ORDER BY w.lane LIMIT 1;
     END IF;
     IF v_next IS NULL THEN
-      EXIT WHEN v_is_round;
+      IF v_is_round THEN
+        RETURN v_has_had;
+      END IF;
       v_is_round := true;
       -- Before all lanes.
       v_lane := -9223372036854775808;
       CONTINUE;
     END IF;
-    EXIT WHEN v_is_round AND v_next > v_served;
+    IF v_is_round AND v_next > v_served THEN
+      RETURN v_has_had;
+    END IF;
     v_lane := v_next;
     PERFORM setval($regclass$"lonny".wake_rotation$regclass$, v_lane);
-    PERFORM "lonny"._lane_tend(v_lane);
+    v_has_had := "lonny"._lane_tend(v_lane) OR v_has_had;
   END LOOP;
+  RETURN true;
 END
 $function$;
 COMMENT ON FUNCTION "lonny"._tend(integer, boolean, boolean, timestamptz, bigint[]) IS
-'Notices delays, locks and timers that are over, at most p_budget messages (each becomes ready, or waits with a wake if its channel has a policy) and four times as many timers (each becomes a due wake), then advances the channels of the next p_budget lanes that have due wakes.
+'Notices delays, locks and timers that are over, at most p_budget messages (each becomes ready, or waits with a wake if its channel has a policy) and four times as many timers (each becomes a due wake), then advances the channels of the next p_budget lanes that have due wakes. Returns false if all of this is in other transactions'' hands.
 p_messages: there are messages whose delay or lock is over; p_timers: there are timers that are. p_mark: what was over before is not looked at; p_generations: nor wakes of others, unless NULL.';
 
 
@@ -1632,7 +1652,10 @@ BEGIN
                         WHERE (w.at IS NOT NULL OR w.released_at IS NOT NULL) AND w.lane = p_lane AND w.channel = p_channel
                           AND w.at = v_survey.release_at AND w.released_at = v_survey.released_at
                           AND w.xmin <> COALESCE(pg_current_xact_id_if_assigned()::xid, '0'::xid) LIMIT 1), false) THEN
-        INSERT INTO "lonny".wake (lane, channel, at, released_at) VALUES (p_lane, p_channel, v_survey.release_at, v_survey.released_at);
+        -- As in message_create. If it is over meanwhile, the wakes stay, and will say so.
+        IF pg_current_xact_id() IS NOT NULL AND v_survey.release_at > "lonny"._clock() THEN
+          INSERT INTO "lonny".wake (lane, channel, at, released_at) VALUES (p_lane, p_channel, v_survey.release_at, v_survey.released_at);
+        END IF;
         RETURN;
       END IF;
     END IF;
@@ -2105,20 +2128,24 @@ CREATE OR REPLACE FUNCTION "lonny"._retry_ms(p_is_busy boolean, p_release_at tim
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 AS $function$
--- What has ended since the caller looked counts as well: it has not been seen.
+-- What has ended since the caller looked counts as well: it has not been seen. Beside an old snapshot it does not step over all that has ended in the
+-- next years, had it not been deleted.
 DECLARE
-  c_busy_ms CONSTANT bigint := 50;
-  v_now     timestamptz := "lonny"._clock();
-  v_next_at timestamptz;
+  c_busy_ms    CONSTANT bigint := 50;
+  c_bloated_ms CONSTANT bigint := 1000;
+  v_now        timestamptz := "lonny"._clock();
+  v_is_bloated boolean := COALESCE(pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$), 0) > 0;
+  v_last_at    timestamptz := CASE WHEN v_is_bloated THEN p_looked_at + c_bloated_ms * interval '1 ms' ELSE 'infinity' END;
+  v_next_at    timestamptz;
 BEGIN
   v_next_at := LEAST(p_release_at,
-                     (SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at > p_looked_at ORDER BY m.timer_at LIMIT 1),
-                     (SELECT w.at FROM "lonny".wake w WHERE w.at > p_looked_at ORDER BY w.at LIMIT 1));
-  RETURN LEAST(ceil(extract(epoch FROM v_next_at - LEAST(v_now, v_next_at)) * 1000)::bigint, CASE WHEN p_is_busy THEN c_busy_ms END);
+                     (SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at > p_looked_at AND m.timer_at <= v_last_at ORDER BY m.timer_at LIMIT 1),
+                     (SELECT w.at FROM "lonny".wake w WHERE w.at > p_looked_at AND w.at <= v_last_at ORDER BY w.at LIMIT 1));
+  RETURN LEAST(ceil(extract(epoch FROM v_next_at - LEAST(v_now, v_next_at)) * 1000)::bigint, CASE WHEN p_is_busy THEN c_busy_ms WHEN v_is_bloated THEN c_bloated_ms END);
 END
 $function$;
 COMMENT ON FUNCTION "lonny"._retry_ms(boolean, timestamptz, timestamptz) IS
-'Milliseconds, rounded up, until the next delay, lock or timer ends that was not over at p_looked_at, or until p_release_at; 0 if that is over by now, at most 50 if p_is_busy, NULL if nothing is known.';
+'Milliseconds, rounded up, until the next delay, lock or timer ends that was not over at p_looked_at, or until p_release_at; 0 if that is over by now, at most 50 if p_is_busy, or 1000 beside an old snapshot, NULL if nothing is known.';
 
 CREATE OR REPLACE FUNCTION "lonny"._entries_read(p_index text)
 RETURNS bigint
@@ -2140,6 +2167,142 @@ AS $function$
 $function$;
 COMMENT ON FUNCTION "lonny"._walk_is_in_time(timestamptz, interval) IS 'Whether the next walk of the generations is overdue at p_at by p_late at most. False before the first one is over.';
 
+CREATE OR REPLACE FUNCTION "lonny"._generation_turn(p_from bigint, p_to bigint, p_timer_floor bigint)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- One session at a time, and for a moment only: the mutex goes with the subtransaction that took it, as in _channel_try_release, and what was set in
+-- sequences stays. A doubt is said before what it is about: if the session dies in between, a doubt too many is left.
+DECLARE
+  c_unknown CONSTANT bigint := 9223372036854775807;
+BEGIN
+  IF pg_try_advisory_xact_lock($regclass$"lonny".generation$regclass$::regclass::oid::integer, 1)
+     AND pg_sequence_last_value($regclass$"lonny".generation$regclass$) = p_from THEN
+    IF p_timer_floor IS NOT NULL THEN
+      PERFORM setval($regclass$"lonny".timer_floor$regclass$, p_timer_floor);
+    ELSIF p_to % 2 <> 0 THEN
+      PERFORM setval($regclass$"lonny".generation_horizon$regclass$, c_unknown);
+    ELSE
+      PERFORM setval($regclass$"lonny".late_horizon$regclass$, c_unknown);
+    END IF;
+    PERFORM setval($regclass$"lonny".generation$regclass$, p_to);
+    IF p_to % 2 <> 0 THEN
+      PERFORM setval($regclass$"lonny".generation_at$regclass$, "lonny"._microseconds("lonny"._clock()));
+    END IF;
+    RAISE EXCEPTION USING ERRCODE = 'PYUND';
+  END IF;
+EXCEPTION WHEN SQLSTATE 'PYUND' THEN
+  NULL;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._generation_turn(bigint, bigint, bigint) IS
+'Sets generation to p_to if it is p_from: begins a younger one (p_to is odd), or ends the older one, or both (p_to is negative). Does nothing if another session does so at this moment.
+p_timer_floor: nothing can come in the older one any more, nor a timer of this time or before, in microseconds since 1970; NULL unless that is known.';
+
+CREATE OR REPLACE FUNCTION "lonny"._horizon_is_over(p_horizon bigint)
+RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- A transaction that has to do with it has a lock on one of the tables until it has ended, and has taken it before it read which generation is in
+-- use. To list the locks costs more the more there are, so that is asked only if transactions are under way that are as old.
+DECLARE
+  c_unknown CONSTANT bigint := 9223372036854775807;
+BEGIN
+  RETURN pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= p_horizon
+         OR p_horizon < c_unknown AND NOT EXISTS (
+              -- One that waits for its lock counts too.
+              WITH held AS MATERIALIZED (SELECT l.locktype, l.database, l.relation, l.transactionid, l.virtualtransaction, l.mode, l.pid FROM pg_locks l)
+              SELECT FROM held t, held r
+               WHERE t.locktype = 'transactionid' AND t.mode = 'ExclusiveLock' AND age(t.transactionid) > age((p_horizon % 4294967296)::text::xid)
+                 AND r.virtualtransaction = t.virtualtransaction AND r.locktype = 'relation' AND r.mode = 'RowExclusiveLock'
+                 AND r.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+                 -- Its own are seen by the caller.
+                 AND r.pid IS DISTINCT FROM pg_backend_pid()
+                 AND r.relation IN ($regclass$"lonny".message$regclass$::regclass, $regclass$"lonny".wake$regclass$::regclass));
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._horizon_is_over(bigint) IS
+'Whether all transactions with numbers below p_horizon that may have made something ready have ended: what they have committed is seen from now on.';
+
+CREATE OR REPLACE FUNCTION "lonny"._horizons_draw()
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- A number drawn now is higher than that of any transaction that may have read the generation before it was changed. It is drawn when the mutex is ours, so
+-- that the change and nothing else is what it follows. As in _generation_turn.
+DECLARE
+  c_unknown CONSTANT bigint := 9223372036854775807;
+BEGIN
+  IF pg_try_advisory_xact_lock($regclass$"lonny".generation$regclass$::regclass::oid::integer, 1) THEN
+    IF pg_sequence_last_value($regclass$"lonny".generation_horizon$regclass$) = c_unknown THEN
+      PERFORM setval($regclass$"lonny".generation_horizon$regclass$, pg_current_xact_id()::text::bigint);
+    END IF;
+    IF pg_sequence_last_value($regclass$"lonny".late_horizon$regclass$) = c_unknown THEN
+      PERFORM setval($regclass$"lonny".late_horizon$regclass$, pg_current_xact_id()::text::bigint);
+    END IF;
+    RAISE EXCEPTION USING ERRCODE = 'PYUND';
+  END IF;
+EXCEPTION WHEN SQLSTATE 'PYUND' THEN
+  NULL;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._horizons_draw() IS
+'Sets generation_horizon and late_horizon, if they are not known, to the number of the transaction under way, which must not have one yet.';
+
+CREATE OR REPLACE FUNCTION "lonny"._late_lift(p_horizon bigint)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- As in _generation_turn: if an older generation was ended at this moment, there is another horizon.
+BEGIN
+  IF pg_try_advisory_xact_lock($regclass$"lonny".generation$regclass$::regclass::oid::integer, 1)
+     AND pg_sequence_last_value($regclass$"lonny".late_horizon$regclass$) = p_horizon THEN
+    PERFORM setval($regclass$"lonny".late_horizon$regclass$, 0);
+    RAISE EXCEPTION USING ERRCODE = 'PYUND';
+  END IF;
+EXCEPTION WHEN SQLSTATE 'PYUND' THEN
+  NULL;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._late_lift(bigint) IS 'Sets late_horizon to 0 if it is p_horizon.';
+
+CREATE OR REPLACE FUNCTION "lonny"._generation_retire(p_generation bigint, p_is_due boolean)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $function$
+-- As a rule all transactions that may have given something the older one have ended, and what they committed is seen below; so nothing can come in it any
+-- more. If not, it ends all the same when the younger one is to be followed, and late_horizon says what may come.
+--
+-- Timers are set by transactions that read the clock when they have a number, and were given a later time than generation_at if that is higher than the
+-- horizon. One that is known to be over by its locks only may have had no lock yet between the two, so there is a margin.
+DECLARE
+  c_margin_us CONSTANT bigint := 10000000;
+  v_now       timestamptz := "lonny"._clock();
+  v_horizon   bigint := pg_sequence_last_value($regclass$"lonny".generation_horizon$regclass$);
+  v_is_past   boolean := pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= v_horizon;
+  v_floor     timestamptz := timestamptz 'epoch' + COALESCE(pg_sequence_last_value($regclass$"lonny".timer_floor$regclass$), 0) * interval '1 us';
+  v_floor_us  bigint;
+BEGIN
+  IF v_is_past OR p_is_due AND "lonny"._horizon_is_over(v_horizon) THEN
+    IF COALESCE((SELECT true FROM "lonny".message m WHERE m.status = 'READY' AND m.generation >= p_generation / 2 AND m.generation <= p_generation / 2
+                  ORDER BY m.generation, m.lane LIMIT 1),
+                (SELECT true FROM "lonny".wake w WHERE w.at IS NULL AND w.generation >= p_generation / 2 AND w.generation <= p_generation / 2
+                  ORDER BY w.generation, w.lane LIMIT 1), false) THEN
+      RETURN;
+    END IF;
+    v_floor_us := LEAST(pg_sequence_last_value($regclass$"lonny".generation_at$regclass$) - CASE WHEN v_is_past THEN 0 ELSE c_margin_us END,
+                        "lonny"._microseconds((SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at > v_floor AND m.timer_at <= v_now ORDER BY m.timer_at LIMIT 1)),
+                        "lonny"._microseconds((SELECT w.at FROM "lonny".wake w WHERE w.at > v_floor AND w.at <= v_now ORDER BY w.at LIMIT 1))) - 1;
+    PERFORM "lonny"._generation_turn(p_generation, p_generation + 1, v_floor_us);
+  ELSIF p_is_due THEN
+    PERFORM "lonny"._generation_turn(p_generation, p_generation + 1, NULL);
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION "lonny"._generation_retire(bigint, boolean) IS
+'Ends the older of two generations (p_generation is their sum) if nothing is in it and nothing can come; if p_is_due, also if something can.
+To be called when nothing was seen in it.';
+
 CREATE OR REPLACE FUNCTION "lonny"._generations_walk()
 RETURNS void
 LANGUAGE plpgsql VOLATILE
@@ -2147,8 +2310,9 @@ AS $function$
 -- One session at a time: the mutex is only tried. What it sets in sequences others see at once; what it changes in rows they see when this
 -- transaction, a dequeue of its own, commits. If it dies before, the next walk finds the same.
 --
--- Nothing but speed, and place and turn of what came late, depends on its being right or in time: a dequeue that finds nothing in the two generations
--- looks through all.
+-- Nothing but speed, and place and turn of what came late, depends on its being right or in time. But late_horizon does, which lets a dequeue that finds
+-- nothing in the two generations say so without looking through all: it is lifted only by a walk that began when all had ended that could have
+-- committed something late, and found nothing in others.
 DECLARE
   c_few         CONSTANT integer  := 10000;
   c_few_stale   CONSTANT integer  := 1000;
@@ -2158,12 +2322,15 @@ DECLARE
   c_pause       CONSTANT interval := interval '500 ms';
   c_pause_max   CONSTANT interval := interval '60 s';
   c_margin      CONSTANT interval := interval '20 ms';
+  c_unknown     CONSTANT bigint := 9223372036854775807;
   v_began_at    timestamptz := "lonny"._clock();
   v_ended_at    timestamptz;
   v_generation  bigint;
   v_is_new      boolean;
   v_older       bigint;
   v_younger     bigint;
+  v_late        bigint;
+  v_is_over     boolean := false;
   v_num_read    bigint;
   v_few_dead    bigint;
   v_due_at      timestamptz;
@@ -2182,6 +2349,14 @@ BEGIN
     v_generation := 2 * (1 + (1 - v_generation) / 2);
     PERFORM setval($regclass$"lonny".generation_walk$regclass$, 1);
     PERFORM setval($regclass$"lonny".generation$regclass$, v_generation);
+    PERFORM setval($regclass$"lonny".late_horizon$regclass$, c_unknown);
+    PERFORM setval($regclass$"lonny".timer_floor$regclass$, 0);
+  END IF;
+  v_late := pg_sequence_last_value($regclass$"lonny".late_horizon$regclass$);
+  IF v_late = c_unknown AND pg_current_xact_id_if_assigned() IS NULL THEN
+    PERFORM "lonny"._horizons_draw();
+  ELSIF v_late <> 0 THEN
+    v_is_over := "lonny"._horizon_is_over(v_late);
   END IF;
   v_older := v_generation / 2;
   v_younger := (v_generation + 1) / 2;
@@ -2193,16 +2368,20 @@ BEGIN
     -- keep the older one for as long, so that one is over when nothing else is left in it. Its wakes are taken along, since those of a lane whose
     -- mutex is held stay as well.
     SELECT count(*) AS num, count(DISTINCT x.lane) AS num_lanes, count(*) FILTER (WHERE x.is_stale AND NOT x.is_held) AS num_stale,
-           count(*) FILTER (WHERE x.generation < v_younger AND NOT x.is_stale AND NOT x.is_held) AS num_older,
+           COALESCE(bool_or((x.generation >= v_older) IS NOT TRUE), false) AS has_older, COALESCE(max(x.generation), 0) AS last,
+           COALESCE(bool_and(x.is_held) FILTER (WHERE x.generation < v_younger AND NOT x.is_stale), false) AS is_older_held,
+           count(*) FILTER (WHERE x.generation < v_younger AND NOT x.is_stale) AS num_older,
            array_agg(x.id) FILTER (WHERE x.is_stale OR x.generation < v_younger AND x.is_held) AS stale
       INTO v_messages
       FROM (SELECT m.id, m.lane, m.generation, (m.generation BETWEEN v_older AND v_younger) IS NOT TRUE AS is_stale, m.xmax <> 0 AND m.xmax <> m.xmin AS is_held
               FROM "lonny".message m
              WHERE m.status = 'READY' ORDER BY m.lane, m.dequeue_at, m.id LIMIT c_few) x;
     SELECT count(*) AS num, count(*) FILTER (WHERE (x.generation BETWEEN v_older AND v_younger) IS NOT TRUE) AS num_stale,
+           COALESCE(bool_or((x.generation >= v_older) IS NOT TRUE), false) AS has_older, COALESCE(max(x.generation), 0) AS last,
+           COALESCE(bool_or(x.is_held) FILTER (WHERE x.generation < v_younger), false) AS is_older_held,
            array_agg(x.ctid) FILTER (WHERE (x.generation = v_younger) IS NOT TRUE) AS stale
       INTO v_wakes
-      FROM (SELECT w.ctid, w.generation FROM "lonny".wake w
+      FROM (SELECT w.ctid, w.generation, w.xmax <> 0 AND w.xmax <> w.xmin AS is_held FROM "lonny".wake w
              WHERE w.at IS NULL ORDER BY w.lane LIMIT c_few) x;
     -- What another transaction holds is no reason to begin there: if that rolls back, the next walk finds it.
     v_due_at := LEAST((SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at <= v_began_at ORDER BY m.timer_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED),
@@ -2233,12 +2412,13 @@ BEGIN
   PERFORM setval($regclass$"lonny".timer_mark$regclass$, "lonny"._microseconds(v_due_at - c_margin));
 
   IF v_num_read < v_few_dead THEN
-    PERFORM setval($regclass$"lonny".generation$regclass$, - v_generation),
-            setval($regclass$"lonny".generation_walk$regclass$, 0);
-    RETURN;
-  END IF;
-  IF v_messages.num = c_few OR v_wakes.num = c_few OR v_messages.num_stale > c_few_stale OR v_wakes.num_stale > c_few_stale THEN
-    PERFORM setval($regclass$"lonny".generation$regclass$, - v_generation);
+    PERFORM "lonny"._generation_turn(v_generation, - v_generation, NULL);
+    IF pg_sequence_last_value($regclass$"lonny".generation$regclass$) = - v_generation THEN
+      PERFORM setval($regclass$"lonny".generation_walk$regclass$, 0);
+      RETURN;
+    END IF;
+  ELSIF v_messages.num = c_few OR v_wakes.num = c_few OR v_messages.num_stale > c_few_stale OR v_wakes.num_stale > c_few_stale THEN
+    PERFORM "lonny"._generation_turn(v_generation, - v_generation, NULL);
   ELSE
     UPDATE "lonny".message m
        SET generation = DEFAULT
@@ -2249,9 +2429,14 @@ BEGIN
        SET generation = DEFAULT
      WHERE w.ctid = ANY (ARRAY (
              SELECT x.ctid FROM "lonny".wake x WHERE x.ctid = ANY (v_wakes.stale) AND x.at IS NULL FOR UPDATE SKIP LOCKED));
-    -- As we found it, unless a dequeue was faster.
-    IF v_older < v_younger AND v_messages.num_older = 0 AND pg_sequence_last_value($regclass$"lonny".generation$regclass$) = v_generation THEN
-      PERFORM setval($regclass$"lonny".generation$regclass$, v_generation + 1);
+    -- If nothing at all is left a dequeue ends it; as a rule what is held is so for a moment only.
+    IF v_older < v_younger AND (v_messages.is_older_held OR v_messages.num_older = 0 AND v_wakes.is_older_held)
+       AND pg_sequence_last_value($regclass$"lonny".generation_at$regclass$) <= "lonny"._microseconds(v_began_at - c_pause) THEN
+      PERFORM "lonny"._generation_turn(v_generation, v_generation + 1, NULL);
+    ELSIF v_is_over AND NOT v_messages.has_older AND NOT v_wakes.has_older
+          -- What is later than both has come meanwhile, with a generation that has; or before a crash, which resets the numbers.
+          AND GREATEST(v_messages.last, v_wakes.last) <= (pg_sequence_last_value($regclass$"lonny".generation$regclass$) + 1) / 2 THEN
+      PERFORM "lonny"._late_lift(v_late);
     END IF;
   END IF;
   v_ended_at := "lonny"._clock();
@@ -2295,24 +2480,44 @@ LANGUAGE plpgsql VOLATILE
 AS $function$
 -- While a transaction holds an old snapshot, dead rows stay, and every search steps over those of all messages that ever were. So what
 -- becomes ready or due gets a generation, and the search goes through the generation in use only. When that has gathered many dead rows as well,
--- the next one begins: for a moment there are two, until the older one has nothing left. What comes into an older one later (its transaction took
--- long to commit) is found by _generations_walk, or by a dequeue that finds nothing here.
+-- the next one begins: for a moment there are two, until the older one has nothing left, and nothing can come in it. Something can as long as a
+-- transaction is under way that was when the younger one began; if that takes long, the older one ends all the same (late_horizon says so), and what
+-- comes is found by _generations_walk, or by a dequeue that finds nothing here.
 --
--- Ends of delays and locks are searched from a mark on, a little before the last time at which none was left.
+-- Ends of delays and locks are searched from a mark on, a little before the last time at which none was left. Before it is said that there is nothing,
+-- they are searched from timer_floor on, before which nothing can come.
+--
+-- Empty is what was so in one look: no row of the generations in use was ready then, and nothing can be in others (or it was all in others' hands, no
+-- walk moving any meanwhile), and no delay, lock or timer was over.
 DECLARE
   c_many        CONSTANT integer := 300;
   c_margin_us   CONSTANT bigint := 20000;
+  -- Where so many end in that time that stepping over them takes its own.
+  c_many_timers CONSTANT integer := 30;
+  c_narrow_us   CONSTANT bigint := 2000;
+  c_unknown     CONSTANT bigint := 9223372036854775807;
   v_now         timestamptz := "lonny"._clock();
   v_served      bigint;
   v_generation  bigint;
   v_last_seen   bigint;
   v_generations bigint[];
+  v_is_over     boolean;
+  v_walk_us     bigint;
+  v_floor_us    bigint;
+  v_floor       timestamptz;
+  v_num_busy    integer := 0;
+  v_is_none     boolean;
+  v_has_had     boolean;
+  v_is_asleep   boolean := false;
+  v_nap_ms      bigint;
   v_id          bigint;
   v_mark_us     bigint;
   v_mark        timestamptz;
+  v_margin_us   bigint;
   v_found       record;
   v_found_us    bigint;
   v_num_read    bigint;
+  v_many        bigint;
   v_num_taken   integer := 0;
   v_message     "lonny"._taken;
 BEGIN
@@ -2335,10 +2540,16 @@ BEGIN
             AND pg_advisory_unlock_shared($regclass$"lonny".generation$regclass$::regclass::oid::integer, 0);
     END IF;
     v_generations := CASE WHEN v_generation % 2 = 0 THEN ARRAY[v_generation / 2] ELSE ARRAY[v_generation / 2, v_generation / 2 + 1] END;
+    IF p_is_alone AND v_generation % 2 <> 0 AND pg_sequence_last_value($regclass$"lonny".generation_horizon$regclass$) = c_unknown
+       AND pg_current_xact_id_if_assigned() IS NULL THEN
+      PERFORM "lonny"._horizons_draw();
+    END IF;
+    v_walk_us := pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$);
     v_served := COALESCE(pg_sequence_last_value($regclass$"lonny".rotation$regclass$), 0);
     v_mark_us := COALESCE(pg_sequence_last_value($regclass$"lonny".timer_mark$regclass$), 0);
     v_mark := timestamptz 'epoch' + v_mark_us * interval '1 us';
     v_num_read := - "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
+    v_margin_us := - "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$);
     SELECT (SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at > v_mark AND m.timer_at <= v_now ORDER BY m.timer_at LIMIT 1) AS message_at,
            (SELECT w.at FROM "lonny".wake w WHERE w.at > v_mark AND w.at <= v_now ORDER BY w.at LIMIT 1) AS timer_at,
            (SELECT w.generation FROM "lonny".wake w WHERE w.at IS NULL AND w.generation >= v_generation / 2 AND w.generation <= (v_generation + 1) / 2
@@ -2346,23 +2557,57 @@ BEGIN
            (SELECT m.generation FROM "lonny".message m WHERE m.status = 'READY' AND m.generation >= v_generation / 2 AND m.generation <= (v_generation + 1) / 2
              ORDER BY m.generation, m.lane LIMIT 1) AS message_generation
       INTO v_found;
+    v_is_none := v_found.message_at IS NULL AND v_found.timer_at IS NULL AND v_found.wake_generation IS NULL AND v_found.message_generation IS NULL;
     IF v_found.message_at IS NOT NULL OR v_found.timer_at IS NOT NULL OR v_found.wake_generation IS NOT NULL THEN
       EXIT WHEN NOT p_is_alone;
       v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
-      PERFORM "lonny"._tend(GREATEST(32, LEAST(p_max_messages, 250)), v_found.message_at IS NOT NULL, v_found.timer_at IS NOT NULL, v_mark, v_generations);
+      v_has_had := "lonny"._tend(GREATEST(32, LEAST(p_max_messages, 250)), v_found.message_at IS NOT NULL, v_found.timer_at IS NOT NULL, v_mark, v_generations);
       v_num_read := v_num_read - "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
     ELSE
-      -- Nothing is left; or another went on to the next generation between the look at the number and that at the rows.
-      EXIT WHEN v_found.message_generation IS NULL AND v_generation = v_last_seen;
+      v_has_had := false;
+    END IF;
+    IF v_num_busy = 2 AND NOT v_has_had OR v_is_none AND v_generation = v_last_seen THEN
+      -- The number was the same after the look before this one, so that one has seen all that is in use.
+      v_floor_us := COALESCE(pg_sequence_last_value($regclass$"lonny".timer_floor$regclass$), 0);
+      EXIT WHEN (pg_sequence_last_value($regclass$"lonny".late_horizon$regclass$) = 0) IS NOT TRUE;
+      IF v_floor_us > "lonny"._microseconds(v_now) THEN
+        -- The clock was set back.
+        PERFORM setval($regclass$"lonny".timer_floor$regclass$, 0);
+        v_floor_us := 0;
+      END IF;
+      v_floor := timestamptz 'epoch' + v_floor_us * interval '1 us';
+      v_floor := LEAST((SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at > v_floor AND m.timer_at <= LEAST(v_mark, v_now) ORDER BY m.timer_at LIMIT 1),
+                       (SELECT w.at FROM "lonny".wake w WHERE w.at > v_floor AND w.at <= LEAST(v_mark, v_now) ORDER BY w.at LIMIT 1));
+      IF v_floor IS NOT NULL THEN
+        EXIT WHEN NOT p_is_alone;
+        PERFORM setval($regclass$"lonny".timer_mark$regclass$, "lonny"._microseconds(v_floor) - 1);
+        v_num_busy := 0;
+        CONTINUE;
+      END IF;
+      IF "lonny"._wake_channel() IS NOT NULL AND NOT v_is_asleep THEN
+        v_nap_ms := "lonny"._sleeper_nap_ms();
+        v_is_asleep := true;
+        IF v_nap_ms IS NULL THEN
+          -- Its number is drawn: one more look.
+          v_last_seen := NULL;
+          v_num_busy := 0;
+          CONTINUE;
+        END IF;
+      END IF;
+      v_message.result := 'MESSAGE_NOT_AVAILABLE';
+      v_message.retry_ms := LEAST("lonny"._retry_ms(NOT v_is_none, NULL, v_now), v_nap_ms);
+      RETURN NEXT v_message;
+      RETURN;
     END IF;
     v_last_seen := v_generation;
     v_found_us := "lonny"._microseconds(LEAST(v_found.message_at, v_found.timer_at, v_now));
-    IF v_found_us - v_mark_us > 2 * c_margin_us THEN
-      PERFORM setval($regclass$"lonny".timer_mark$regclass$, v_found_us - c_margin_us);
+    v_margin_us := CASE WHEN v_margin_us + "lonny"._entries_read($regclass$"lonny".message_timer_idx$regclass$) > c_many_timers
+                        THEN c_narrow_us ELSE c_margin_us END;
+    IF v_found_us - v_mark_us > 2 * v_margin_us THEN
+      PERFORM setval($regclass$"lonny".timer_mark$regclass$, v_found_us - v_margin_us);
     END IF;
-    IF v_generations[1] < LEAST(v_generations[2], v_found.wake_generation, v_found.message_generation) THEN
-      -- Nothing is left in the older one.
-      PERFORM setval($regclass$"lonny".generation$regclass$, v_generation + 1);
+    v_is_over := v_generations[1] < LEAST(v_generations[2], v_found.wake_generation, v_found.message_generation);
+    IF v_is_over THEN
       v_generations := v_generations[2:];
     END IF;
 
@@ -2392,13 +2637,20 @@ BEGIN
       END IF;
     END IF;
     IF v_num_taken > 0 THEN
-      -- The number is as we found it unless another was faster.
-      IF v_generation % 2 = 0 AND v_num_read + "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$) > c_many + 8::bigint * p_max_messages
-         AND pg_sequence_last_value($regclass$"lonny".generation$regclass$) = v_generation THEN
-        PERFORM setval($regclass$"lonny".generation$regclass$, v_generation + 1);
+      v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
+      v_many := c_many + 8::bigint * p_max_messages;
+      IF v_is_over THEN
+        PERFORM "lonny"._generation_retire(v_generation, v_num_read > 3 * v_many);
+      ELSIF v_num_read > v_many AND v_generation % 2 = 0 THEN
+        PERFORM "lonny"._generation_turn(v_generation, v_generation + 1, NULL);
       END IF;
       EXIT;
     END IF;
+    -- All that was seen is in others' hands, unless a walk moved it from the one to the other between the two looks, or does at this moment.
+    v_num_busy := CASE WHEN NOT v_is_none AND NOT v_has_had AND pg_sequence_last_value($regclass$"lonny".generation$regclass$) = v_generation
+                        AND pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$) = v_walk_us
+                        AND pg_try_advisory_lock_shared($regclass$"lonny".generation$regclass$::regclass::oid::integer, 0)
+                        AND pg_advisory_unlock_shared($regclass$"lonny".generation$regclass$::regclass::oid::integer, 0) THEN v_num_busy + 1 ELSE 0 END;
   END LOOP;
 END
 $function$;
@@ -2633,7 +2885,7 @@ END
 $function$;
 COMMENT ON FUNCTION "lonny".message_dequeue(integer, bigint) IS
 'Takes the next messages, in rotation over the channels, and locks them.
-Returns 1 to max_messages rows MESSAGE_DEQUEUED in the order of turns, or one row MESSAGE_NOT_AVAILABLE with retry_ms: milliseconds until something known can become available, at most 50 if something is in another transaction''s hands, NULL if nothing is known. lock_ms, in milliseconds, replaces the messages'' own lock time from now on; NULL keeps it. Commit at once: the lock is in the row, not in the transaction. Errors: 22004, 22023; 25001 unless in READ COMMITTED.';
+Returns 1 to max_messages rows MESSAGE_DEQUEUED in the order of turns, or one row MESSAGE_NOT_AVAILABLE with retry_ms: milliseconds until something known can become available, at most 50 if something is in another transaction''s hands, NULL if nothing is known (1000 beside an old snapshot). lock_ms, in milliseconds, replaces the messages'' own lock time from now on; NULL keeps it. Commit at once: the lock is in the row, not in the transaction. Errors: 22004, 22023; 25001 unless in READ COMMITTED.';
 
 
 -- Finishing them
@@ -2839,7 +3091,8 @@ BEGIN
     PERFORM "lonny"._raise_invalid('state', format('%s bytes', octet_length(message_defer.state)), 'Give at most 256000000 bytes.');
   END IF;
 
-  v_at := "lonny"._clock() + message_defer.delay_ms * interval '1 ms';
+  -- As in message_create.
+  v_at := CASE WHEN pg_current_xact_id() IS NOT NULL THEN "lonny"._clock() + message_defer.delay_ms * interval '1 ms' END;
   UPDATE "lonny".message m
      SET status = CASE WHEN message_defer.delay_ms > 0
                          OR m.lane <> 0 AND COALESCE((SELECT true FROM "lonny"._policy_in_force p WHERE p.channel = m.channel LIMIT 1), false)
@@ -3484,7 +3737,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS $function$
--- It waits for nobody: what another transaction holds is passed by, and said to be. Of what it makes wait, and of each channel that it wakes, the
+-- It waits for nobody (but another repair): what another transaction holds is passed by, and said to be. Of what it makes wait, and of each channel that it wakes, the
 -- next dequeue decides, so to repair what was right after all does no harm.
 DECLARE
   v_now   timestamptz := "lonny"._clock();
@@ -3492,6 +3745,9 @@ DECLARE
   v_lane  bigint;
   v_count bigint;
 BEGIN
+  -- It may set timers that are over. Until it is committed no search for them begins later (_generation_retire).
+  PERFORM pg_advisory_xact_lock($regclass$"lonny".generation$regclass$::regclass::oid::integer, 1);
+  PERFORM setval($regclass$"lonny".timer_floor$regclass$, 0);
   FOR v_fault IN SELECT c.* FROM "lonny".check() c LOOP
     v_lane := "lonny"._lane(v_fault.channel);
     CASE v_fault.kind
@@ -3822,6 +4078,11 @@ REVOKE ALL ON FUNCTION
   "lonny"._take_in_turn(bigint, integer, bigint, integer),
   "lonny"._take_many(bigint, integer, bigint, boolean, bigint[]),
   "lonny"._walk_is_in_time(timestamptz, interval),
+  "lonny"._generation_turn(bigint, bigint, bigint),
+  "lonny"._horizon_is_over(bigint),
+  "lonny"._horizons_draw(),
+  "lonny"._late_lift(bigint),
+  "lonny"._generation_retire(bigint, boolean),
   "lonny"._generations_walk(),
   "lonny"._message_hold(bigint, bigint),
   "lonny"._take_in_generations(integer, bigint, boolean),
@@ -3881,37 +4142,42 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_operator.sql', 'f3985303b4122f5dc9a1564412b4096e20f83162c9ff8d04aff876c0375d86d0', '0.1.0', clock_timestamp()),
   ('functions/_channels_check.sql', '7af092ddf7d11dd5c5fc362cc7f9f5d0ef43e789f7443a328aa41a4a149936f8', '0.1.0', clock_timestamp()),
   ('functions/_is_alone.sql', '81a13af691ca6b148867fa39dd9096f936926d900b8e0c747a6a2bace6f2f48c', '0.1.0', clock_timestamp()),
-  ('functions/_channel_admits.sql', '5e3d815298f04ac45dd88559518a356c2c05a73d287ddee137fd7fdc872a3f18', '0.1.0', clock_timestamp()),
-  ('functions/message_create.sql', '418357131a70b96b7093ca8e7a1db22e2040b4725613814f5e499af1a75f4d47', '0.1.0', clock_timestamp()),
-  ('functions/message_create_many.sql', '6be11f06f0f9ae7a285c233c53239061cc7065a14658bb75e72fdba8c24534d4', '0.1.0', clock_timestamp()),
+  ('functions/_channel_admits.sql', '3cf245e716c04418d4b825abbe086b20f72fddd6d3f8fde27e3a0172f6c11d83', '0.1.0', clock_timestamp()),
+  ('functions/message_create.sql', 'ed2ac3c9df3bbe5638db916ea945c8f2fb4053ca3ec205727667f787d178c9aa', '0.1.0', clock_timestamp()),
+  ('functions/message_create_many.sql', '7919a14f1e6be23c5eb8228436286c323c673340a7ae1a6e8e0d9226a89416e1', '0.1.0', clock_timestamp()),
   ('functions/_channel_survey.sql', '4bb5bc0eca36a3dcb62c73d02548262c454e39084b594f5d9d626d1ce20293b2', '0.1.0', clock_timestamp()),
   ('functions/_timer_set.sql', 'e968b0a3da4b497b85ea45a4fd034b4099e8a8b86ed57dba27d2ec449a70e604', '0.1.0', clock_timestamp()),
-  ('functions/_channel_advance.sql', '1210ccbda4a521ff2d6a95e21ea87fdbe3dc3e018b37b98f40c9d9c812854f51', '0.1.0', clock_timestamp()),
-  ('functions/_lane_tend.sql', '1c8f9f658828187ffed6809ffecdadeb748d75d550cbc917f50a54ec23003b71', '0.1.0', clock_timestamp()),
+  ('functions/_channel_advance.sql', 'be24cb039a0cb5ece9bfcaf11717712f075b5cdef7261a1c02a159d64ee3d1a5', '0.1.0', clock_timestamp()),
+  ('functions/_lane_tend.sql', '6d5fb295e3edb18d0bb2758a80eba0df9fa5502ce3dba0d21612d4566375cb00', '0.1.0', clock_timestamp()),
   ('functions/_wakes_next.sql', '06e649240a2bdabbefc27a6ac20a16f0ba4d86a7053ec920d682fa8d7fc4dce4', '0.1.0', clock_timestamp()),
-  ('functions/_tend.sql', 'd507739810b1ce860aa30a2911628a97be17275623e258167fbf045b6b57ea00', '0.1.0', clock_timestamp()),
+  ('functions/_tend.sql', 'e276bf8e3540ba445f9e52b6b39cc7ff78d9cff7c60d5da9b059107410bec5d2', '0.1.0', clock_timestamp()),
   ('functions/_channel_release.sql', '259e428cc57db2221fcf77bd523c1259b2972d0eaabae2747c914dcd56a24aa9', '0.1.0', clock_timestamp()),
   ('functions/_channel_try_release.sql', 'b05856c1da082b660ec7603d4367b3e2dc60628640e7d42c49287834bdec7cd8', '0.1.0', clock_timestamp()),
   ('functions/_message_offer.sql', '93b28c54a60c6af2650dac668ae9457a51c4625f958c1c1b8638636d43b02316', '0.1.0', clock_timestamp()),
   ('functions/_message_try_offer.sql', '4c0621518e7d0eda1cd530983b062afc3c3702759d942c25c1b33213a001abbe', '0.1.0', clock_timestamp()),
-  ('functions/_channel_offer.sql', '2ce95a2268ea049de61d1c17f97870f6652dab76f6a212fa3ffebf50677450b1', '0.1.0', clock_timestamp()),
+  ('functions/_channel_offer.sql', '2884d500e0f6fddc16f4256ff78bf13f4d52c872bdf932b58dafae8674b76dcf', '0.1.0', clock_timestamp()),
   ('functions/_lanes_next.sql', '6b18d45bfed571bda162fedff3294581d55657dca1fd9956bd97678db198bb7c', '0.1.0', clock_timestamp()),
   ('functions/_turns_due.sql', '1626de977dba2017c680427a54c419ac8869675dfd3082f5be04f1f56fe00e54', '0.1.0', clock_timestamp()),
   ('functions/_take_one.sql', '1c60cb7009daa542ece435e0e5246ea8de3f38066eb08deee1a8d36333973441', '0.1.0', clock_timestamp()),
   ('functions/_take_in_turn.sql', '5591ac4e261e67c1d1fabc99382213dfdba6e804c1effd1d05f58e3ce835e855', '0.1.0', clock_timestamp()),
   ('functions/_take_many.sql', '15c5462343c67371985eb32dbd285d4d204b7ceb3eec5338eec22a4c6c7e6a73', '0.1.0', clock_timestamp()),
-  ('functions/_retry_ms.sql', 'c6672008541901b8cfcd16b8fdd49055a22bc21d5d5d36c4d24ab444b9701a38', '0.1.0', clock_timestamp()),
+  ('functions/_retry_ms.sql', '588584fd3a7dc891a02acb5d0375bab9efe6b7bffb312e582f57d337658b1b71', '0.1.0', clock_timestamp()),
   ('functions/_entries_read.sql', '32cb14bd2956e3f5ea2d2a57f8bbe5fbb5284986d8b1c0ace4835813c80e6257', '0.1.0', clock_timestamp()),
   ('functions/_walk_is_in_time.sql', 'fca1d12d2936ef84ffffdedd25dd0edad37242304a052d96e0bb0eb23e74a0f4', '0.1.0', clock_timestamp()),
-  ('functions/_generations_walk.sql', '13601c454e689dafa8403d68d3b5e68b25ab3748c7ba9aa182518cf93df9e8a0', '0.1.0', clock_timestamp()),
+  ('functions/_generation_turn.sql', 'a77cf00b1e109cddfe6315645872267669d0a9ec2a18f0a74b79b3fa7ffb28bf', '0.1.0', clock_timestamp()),
+  ('functions/_horizon_is_over.sql', 'a6c1d8743c969b6e84d14f811d5f8fc1517f4b338d94395d3ec9e6e79ccde64d', '0.1.0', clock_timestamp()),
+  ('functions/_horizons_draw.sql', 'e0ab2fcdcd78316a79902d41ad3386c5eecf316de83295225d98ad5eb8681512', '0.1.0', clock_timestamp()),
+  ('functions/_late_lift.sql', 'dd8f70c5e279c41d969e2ddadee578e7738128a8da6d488cacf859efcbc28811', '0.1.0', clock_timestamp()),
+  ('functions/_generation_retire.sql', '967d20ca6a32cedb78464288dd9fde75427a5b4ab437aed3e82ced4b5965037e', '0.1.0', clock_timestamp()),
+  ('functions/_generations_walk.sql', 'ae4072e422ea52c99291f6bd34fb550fdda12f000ece2d9d43b518b133b2273a', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', '9e5014576c458755e095ec36d35279f4f28097413e1ec00b6af1e0da83b73562', '0.1.0', clock_timestamp()),
-  ('functions/_take_in_generations.sql', '53f76e3dcb981e9d61b7bfca3df8bcb473baf9a390f3405d5df8b5d32619d846', '0.1.0', clock_timestamp()),
-  ('functions/message_dequeue.sql', 'ff733602a0af2cbffe2ff5b4f65717942a70a91a81daa10f3911445182a04a0c', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_generations.sql', 'fe91488d1ce5867c89b5ef45f6000f804869c24e63c6ec7ecba1d836d475b8f9', '0.1.0', clock_timestamp()),
+  ('functions/message_dequeue.sql', 'abf031a95b1cf29d73ea2e4da4ad999d560d811ef98f9902f8a32e8351a8f283', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '2b4f67268933a0d46935df704fa68d3790598460d8eb94bbec25846b9d08d054', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'ff49c38309f3f4c88872397f88c23f0ab2209d711698a6b8f2725312b49bb1e3', '0.1.0', clock_timestamp()),
   ('functions/message_delete.sql', '343c53a1c393b5b0cf8c3cffbfdd32c43f8987659ee786c98e4bd8bb1492790c', '0.1.0', clock_timestamp()),
   ('functions/message_delete_many.sql', 'c52d6d6972d23bf27a4723b72d6d10a2b3c656438d09f455e8893997330dfb22', '0.1.0', clock_timestamp()),
-  ('functions/message_defer.sql', 'fbc430057dff5fd9e25583b59796c019f4d85b1bf5f22315b7a398ddeaf6bec5', '0.1.0', clock_timestamp()),
+  ('functions/message_defer.sql', 'e1e6725b6ef71ce0ae3ea9819be5215f39f28d775095e087c11b1c6c2fa9759d', '0.1.0', clock_timestamp()),
   ('functions/message_heartbeat.sql', '0c24989fbe85e063d67092e828feb9b916dcc937815779289d2c02d17ccc9d0d', '0.1.0', clock_timestamp()),
   ('functions/message_cancel.sql', '86a3cbef4efd751db1af95feb81a0e8d6131730c2f3f0e2ba05aee3fd6ac80ea', '0.1.0', clock_timestamp()),
   ('functions/message_status.sql', 'ad44e602f46b02208643d60961376cbad8662e548d8adbe0118ac30ecadb0ec8', '0.1.0', clock_timestamp()),
@@ -3925,14 +4191,14 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/channel_explain.sql', '981004354220637eedcfff47d1402e8ce2f70f984f0d3f110ba07942de69fb3a', '0.1.0', clock_timestamp()),
   ('functions/_schema_missing.sql', '413c5124a90e0e222c2415c27ffe3a8b50fcd197f89d7a42bf81394a91e8b9c4', '0.1.0', clock_timestamp()),
   ('functions/check.sql', 'e15b4330033e63623a95b9336572a62fd8fc6d1477d94ac35bc59fd3dde0508e', '0.1.0', clock_timestamp()),
-  ('functions/repair.sql', 'e00add431a16bff762c00cc04bd634469befe1cdcb37d49ffad3e5e08d9b6230', '0.1.0', clock_timestamp()),
+  ('functions/repair.sql', '274a2345ca61d93d44547edbff758aeeec91e834f9a02b16993055f4b318a93b', '0.1.0', clock_timestamp()),
   ('functions/version_status.sql', '62f7bbb4abb01e029199e35b18ac1f3e89fa140d55672832c28c72741a1605e2', '0.1.0', clock_timestamp()),
   ('functions/_objects.sql', '385e065c4599136798efd326262116cc9f6f32ece7a72253c53e7fd58049d3a7', '0.1.0', clock_timestamp()),
   ('functions/_roles.sql', '8c77ac6c69007c98ee4df55366a7ee479b31bc4deb709ba9f94acce6dbfbe440', '0.1.0', clock_timestamp()),
   ('functions/_roles_renew.sql', 'b74d4df6e2945693d419e613851b666f4b3aae72901b5efefcec4d970575ccdf', '0.1.0', clock_timestamp()),
   ('functions/role_revoke.sql', '9d7ae6289ca4e5ac725def857a1f16b8b34dc6743f0d3286c6e0fa7030b0ac9d', '0.1.0', clock_timestamp()),
   ('functions/role_grant.sql', 'cc934f67ad2bcc670c69cd0e11daeaf9cc35ed34e086d04f927860ef9a7b238f', '0.1.0', clock_timestamp()),
-  ('grants.sql', 'dc28535b573d8067cae88d9cfd1156faaed758c3a09567b47c1a46251acf5db5', '0.1.0', clock_timestamp());
+  ('grants.sql', 'dff8c5282686b741a2dd3588af45cefd759f2f0c172d949a9fec9515a4690c62', '0.1.0', clock_timestamp());
 
 DELETE FROM "lonny".object WHERE kind = 'function';
 INSERT INTO "lonny".object (kind, name, part, checksum)
