@@ -37,7 +37,7 @@ REVOKE ALL ON FUNCTION
   {{ schema }}._take_in_turn(bigint, integer, bigint, integer),
   {{ schema }}._take_many(bigint, integer, bigint, boolean, bigint[]),
   {{ schema }}._walk_is_in_time(timestamptz, interval),
-  {{ schema }}._generation_turn(bigint, bigint, bigint),
+  {{ schema }}._generation_turn(bigint, bigint, bigint, bigint),
   {{ schema }}._horizon_is_over(bigint),
   {{ schema }}._horizons_draw(),
   {{ schema }}._late_lift(bigint),

@@ -37,16 +37,19 @@ BEGIN
     RETURN;
   END IF;
   v_generation := COALESCE(pg_sequence_last_value($regclass${{ schema }}.generation$regclass$), 0);
-  v_is_new := v_generation <= 0;
-  IF v_is_new THEN
+  IF v_generation <= 0 THEN
     -- One that nothing has yet, set before the look: what becomes ready from now on has it. Until the look is over nobody may search it: what
     -- is ready already is not in it. Whoever reads the generation reads afterwards whether it is walked.
     v_generation := 2 * (1 + (1 - v_generation) / 2);
     PERFORM setval($regclass${{ schema }}.generation_walk$regclass$, 1);
-    PERFORM setval($regclass${{ schema }}.generation$regclass$, v_generation);
-    PERFORM setval($regclass${{ schema }}.late_horizon$regclass$, c_unknown);
-    PERFORM setval($regclass${{ schema }}.timer_floor$regclass$, 0);
+    PERFORM {{ schema }}._generation_turn(COALESCE(pg_sequence_last_value($regclass${{ schema }}.generation$regclass$), 0), v_generation, NULL, NULL);
+    IF pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) IS DISTINCT FROM v_generation THEN
+      -- Another has the mutex of the numbers at this moment.
+      RETURN;
+    END IF;
   END IF;
+  -- Perhaps another began with it and got no further.
+  v_is_new := pg_sequence_last_value($regclass${{ schema }}.generation_walk$regclass$) = 1;
   v_late := pg_sequence_last_value($regclass${{ schema }}.late_horizon$regclass$);
   IF v_late = c_unknown AND pg_current_xact_id_if_assigned() IS NULL THEN
     PERFORM {{ schema }}._horizons_draw();
@@ -98,7 +101,7 @@ BEGIN
     -- Perhaps by a statement_timeout: if the next dequeue tried again, none would ever get further.
     v_ended_at := {{ schema }}._clock();
     IF v_is_new THEN
-      PERFORM setval($regclass${{ schema }}.generation$regclass$, - v_generation);
+      PERFORM {{ schema }}._generation_turn(NULL, NULL, NULL, NULL);
     END IF;
     PERFORM setval($regclass${{ schema }}.generation_walk$regclass$, {{ schema }}._microseconds(
               v_ended_at + LEAST(GREATEST(c_share * (v_ended_at - v_began_at), c_pause), c_pause_max)));
@@ -106,14 +109,18 @@ BEGIN
   END;
   PERFORM setval($regclass${{ schema }}.timer_mark$regclass$, {{ schema }}._microseconds(v_due_at - c_margin));
 
-  IF v_num_read < v_few_dead THEN
-    PERFORM {{ schema }}._generation_turn(v_generation, - v_generation, NULL);
-    IF pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) = - v_generation THEN
+  IF v_num_read < v_few_dead
+     OR v_messages.num = c_few OR v_wakes.num = c_few OR v_messages.num_stale > c_few_stale OR v_wakes.num_stale > c_few_stale THEN
+    PERFORM {{ schema }}._generation_turn(NULL, NULL, NULL, NULL);
+    IF pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) > 0 THEN
+      -- Another has the mutex of the numbers at this moment. The next dequeue walks again.
+      PERFORM setval($regclass${{ schema }}.generation_walk$regclass$, 1);
+      RETURN;
+    END IF;
+    IF v_num_read < v_few_dead THEN
       PERFORM setval($regclass${{ schema }}.generation_walk$regclass$, 0);
       RETURN;
     END IF;
-  ELSIF v_messages.num = c_few OR v_wakes.num = c_few OR v_messages.num_stale > c_few_stale OR v_wakes.num_stale > c_few_stale THEN
-    PERFORM {{ schema }}._generation_turn(v_generation, - v_generation, NULL);
   ELSE
     UPDATE {{ schema }}.message m
        SET generation = DEFAULT
@@ -126,8 +133,10 @@ BEGIN
              SELECT x.ctid FROM {{ schema }}.wake x WHERE x.ctid = ANY (v_wakes.stale) AND x.at IS NULL FOR UPDATE SKIP LOCKED));
     -- If nothing at all is left a dequeue ends it; as a rule what is held is so for a moment only.
     IF v_older < v_younger AND (v_messages.is_older_held OR v_messages.num_older = 0 AND v_wakes.is_older_held)
-       AND pg_sequence_last_value($regclass${{ schema }}.generation_at$regclass$) <= {{ schema }}._microseconds(v_began_at - c_pause) THEN
-      PERFORM {{ schema }}._generation_turn(v_generation, v_generation + 1, NULL);
+       -- In the future it is if the clock was set back.
+       AND (pg_sequence_last_value($regclass${{ schema }}.generation_at$regclass$)
+            BETWEEN {{ schema }}._microseconds(v_began_at - c_pause) + 1 AND {{ schema }}._microseconds(v_began_at)) IS NOT TRUE THEN
+      PERFORM {{ schema }}._generation_turn(v_generation, v_generation + 1, NULL, NULL);
     ELSIF v_is_over AND NOT v_messages.has_older AND NOT v_wakes.has_older
           -- What is later than both has come meanwhile, with a generation that has; or before a crash, which resets the numbers.
           AND GREATEST(v_messages.last, v_wakes.last) <= (pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) + 1) / 2 THEN

@@ -11,14 +11,16 @@ AS $function$
 -- Ends of delays and locks are searched from a mark on, a little before the last time at which none was left. Before it is said that there is nothing,
 -- they are searched from timer_floor on, before which nothing can come.
 --
--- Empty is what was so in one look: no row of the generations in use was ready then, and nothing can be in others (or it was all in others' hands, no
--- walk moving any meanwhile), and no delay, lock or timer was over.
+-- Empty is what was so in one look: no row of the generations in use was ready then, nothing could be in others (or it was all in others' hands, no
+-- walk moving any meanwhile), and no delay, lock or timer was over. The generation never has the same number again, so if it was the same before that
+-- look and after it, it was so all the time; and nothing late can come without another number.
 DECLARE
   c_many        CONSTANT integer := 300;
   c_margin_us   CONSTANT bigint := 20000;
   -- Where so many end in that time that stepping over them takes its own.
   c_many_timers CONSTANT integer := 30;
   c_narrow_us   CONSTANT bigint := 2000;
+  c_patience    CONSTANT interval := interval '200 ms';
   c_unknown     CONSTANT bigint := 9223372036854775807;
   v_now         timestamptz := {{ schema }}._clock();
   v_served      bigint;
@@ -26,6 +28,8 @@ DECLARE
   v_last_seen   bigint;
   v_generations bigint[];
   v_is_over     boolean;
+  v_is_late     boolean := true;
+  v_was_late    boolean;
   v_walk_us     bigint;
   v_floor_us    bigint;
   v_floor       timestamptz;
@@ -41,7 +45,8 @@ DECLARE
   v_found       record;
   v_found_us    bigint;
   v_num_read    bigint;
-  v_many        bigint;
+  v_num_dead    bigint;
+  v_many        bigint := c_many + 8::bigint * p_max_messages;
   v_num_taken   integer := 0;
   v_message     {{ schema }}._taken;
 BEGIN
@@ -68,6 +73,14 @@ BEGIN
        AND pg_current_xact_id_if_assigned() IS NULL THEN
       PERFORM {{ schema }}._horizons_draw();
     END IF;
+    v_was_late := v_is_late;
+    v_is_late := (pg_sequence_last_value($regclass${{ schema }}.late_horizon$regclass$) = 0) IS NOT TRUE;
+    v_floor_us := COALESCE(pg_sequence_last_value($regclass${{ schema }}.timer_floor$regclass$), 0);
+    IF v_floor_us > {{ schema }}._microseconds(v_now) THEN
+      -- The clock was set back.
+      PERFORM setval($regclass${{ schema }}.timer_floor$regclass$, 0);
+      v_floor_us := 0;
+    END IF;
     v_walk_us := pg_sequence_last_value($regclass${{ schema }}.generation_walk$regclass$);
     v_served := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
     v_mark_us := COALESCE(pg_sequence_last_value($regclass${{ schema }}.timer_mark$regclass$), 0);
@@ -81,6 +94,12 @@ BEGIN
            (SELECT m.generation FROM {{ schema }}.message m WHERE m.status = 'READY' AND m.generation >= v_generation / 2 AND m.generation <= (v_generation + 1) / 2
              ORDER BY m.generation, m.lane LIMIT 1) AS message_generation
       INTO v_found;
+    v_is_over := v_generations[1] < LEAST(v_generations[2], v_found.wake_generation, v_found.message_generation);
+    IF v_is_over AND pg_current_xact_id_if_assigned() IS NULL THEN
+      v_num_dead := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_generation_idx$regclass$);
+      PERFORM {{ schema }}._generation_retire(v_generation, v_num_dead > 2 * v_many OR v_now - c_patience > (
+                timestamptz 'epoch' + pg_sequence_last_value($regclass${{ schema }}.generation_at$regclass$) * interval '1 us'));
+    END IF;
     v_is_none := v_found.message_at IS NULL AND v_found.timer_at IS NULL AND v_found.wake_generation IS NULL AND v_found.message_generation IS NULL;
     IF v_found.message_at IS NOT NULL OR v_found.timer_at IS NOT NULL OR v_found.wake_generation IS NOT NULL THEN
       EXIT WHEN NOT p_is_alone;
@@ -91,14 +110,8 @@ BEGIN
       v_has_had := false;
     END IF;
     IF v_num_busy = 2 AND NOT v_has_had OR v_is_none AND v_generation = v_last_seen THEN
-      -- The number was the same after the look before this one, so that one has seen all that is in use.
-      v_floor_us := COALESCE(pg_sequence_last_value($regclass${{ schema }}.timer_floor$regclass$), 0);
-      EXIT WHEN (pg_sequence_last_value($regclass${{ schema }}.late_horizon$regclass$) = 0) IS NOT TRUE;
-      IF v_floor_us > {{ schema }}._microseconds(v_now) THEN
-        -- The clock was set back.
-        PERFORM setval($regclass${{ schema }}.timer_floor$regclass$, 0);
-        v_floor_us := 0;
-      END IF;
+      -- Nor if nobody has walked for a minute: it may be a copy of a database, whose numbers are younger than its rows.
+      EXIT WHEN v_was_late OR NOT {{ schema }}._walk_is_in_time(v_now, interval '1 min');
       v_floor := timestamptz 'epoch' + v_floor_us * interval '1 us';
       v_floor := LEAST((SELECT m.timer_at FROM {{ schema }}.message m WHERE m.timer_at > v_floor AND m.timer_at <= LEAST(v_mark, v_now) ORDER BY m.timer_at LIMIT 1),
                        (SELECT w.at FROM {{ schema }}.wake w WHERE w.at > v_floor AND w.at <= LEAST(v_mark, v_now) ORDER BY w.at LIMIT 1));
@@ -130,7 +143,6 @@ BEGIN
     IF v_found_us - v_mark_us > 2 * v_margin_us THEN
       PERFORM setval($regclass${{ schema }}.timer_mark$regclass$, v_found_us - v_margin_us);
     END IF;
-    v_is_over := v_generations[1] < LEAST(v_generations[2], v_found.wake_generation, v_found.message_generation);
     IF v_is_over THEN
       v_generations := v_generations[2:];
     END IF;
@@ -140,7 +152,9 @@ BEGIN
       EXIT WHEN v_generations[1] < v_generations[2] AND NOT p_is_alone;
       RETURN QUERY SELECT t.* FROM {{ schema }}._take_many(v_served, p_max_messages, p_lock_ms, p_is_alone, v_generations) t;
       GET DIAGNOSTICS v_num_taken = ROW_COUNT;
-    ELSE
+    END IF;
+    -- A batch looks at the first lanes only, and these may all be in others' hands.
+    IF v_num_taken = 0 THEN
       IF v_generations[1] < v_generations[2] THEN
         -- Whose turn is it, and of the same lane, which comes first? The other one is second, in case that what we see is in another's hands.
         SELECT array_agg(g.generation ORDER BY f.lane <= v_served, f.lane, f.dequeue_at, f.id, g.generation) INTO v_generations
@@ -162,16 +176,13 @@ BEGIN
     END IF;
     IF v_num_taken > 0 THEN
       v_num_read := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_generation_idx$regclass$);
-      v_many := c_many + 8::bigint * p_max_messages;
-      IF v_is_over THEN
-        PERFORM {{ schema }}._generation_retire(v_generation, v_num_read > 3 * v_many);
-      ELSIF v_num_read > v_many AND v_generation % 2 = 0 THEN
-        PERFORM {{ schema }}._generation_turn(v_generation, v_generation + 1, NULL);
+      IF v_generation % 2 = 0 AND v_num_read > v_many OR v_is_over AND v_num_read > 4 * v_many THEN
+        PERFORM {{ schema }}._generation_turn(v_generation, v_generation + 1, NULL, NULL);
       END IF;
       EXIT;
     END IF;
     -- All that was seen is in others' hands, unless a walk moved it from the one to the other between the two looks, or does at this moment.
-    v_num_busy := CASE WHEN NOT v_is_none AND NOT v_has_had AND pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) = v_generation
+    v_num_busy := CASE WHEN NOT v_is_none AND NOT v_has_had AND NOT v_is_late AND pg_sequence_last_value($regclass${{ schema }}.generation$regclass$) = v_generation
                         AND pg_sequence_last_value($regclass${{ schema }}.generation_walk$regclass$) = v_walk_us
                         AND pg_try_advisory_lock_shared($regclass${{ schema }}.generation$regclass$::regclass::oid::integer, 0)
                         AND pg_advisory_unlock_shared($regclass${{ schema }}.generation$regclass$::regclass::oid::integer, 0) THEN v_num_busy + 1 ELSE 0 END;

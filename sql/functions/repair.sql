@@ -5,17 +5,27 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS $function$
--- It waits for nobody (but another repair): what another transaction holds is passed by, and said to be. Of what it makes wait, and of each channel that it wakes, the
+-- It waits for nobody: what another transaction holds is passed by, and said to be. Of what it makes wait, and of each channel that it wakes, the
 -- next dequeue decides, so to repair what was right after all does no harm.
 DECLARE
-  v_now   timestamptz := {{ schema }}._clock();
-  v_fault {{ schema }}.fault;
-  v_lane  bigint;
-  v_count bigint;
+  v_now    timestamptz := {{ schema }}._clock();
+  v_fault  {{ schema }}.fault;
+  v_lane   bigint;
+  v_count  bigint;
+  v_is_had boolean;
 BEGIN
   -- It may set timers that are over. Until it is committed no search for them begins later (_generation_retire).
-  PERFORM pg_advisory_xact_lock($regclass${{ schema }}.generation$regclass$::regclass::oid::integer, 1);
-  PERFORM setval($regclass${{ schema }}.timer_floor$regclass$, 0);
+  FOR i IN 1 .. 100 LOOP
+    v_is_had := pg_try_advisory_xact_lock($regclass${{ schema }}.generation$regclass$::regclass::oid::integer, 1);
+    EXIT WHEN v_is_had;
+    PERFORM pg_sleep(0.01);
+  END LOOP;
+  IF NOT v_is_had THEN
+    RAISE EXCEPTION 'another transaction is repairing the queue'
+      USING ERRCODE = 'lock_not_available', HINT = 'Call repair again when it has ended.';
+  END IF;
+  -- Another value than any other: who has looked before this must notice.
+  PERFORM setval($regclass${{ schema }}.timer_floor$regclass$, - ceil(random() * 1000000000)::bigint);
   FOR v_fault IN SELECT c.* FROM {{ schema }}.check() c LOOP
     v_lane := {{ schema }}._lane(v_fault.channel);
     CASE v_fault.kind

@@ -393,14 +393,14 @@ CREATE FUNCTION lonny._generation_retire(p_generation bigint, p_is_due boolean) 
     AS ...;
 
 COMMENT ON FUNCTION lonny._generation_retire(p_generation bigint, p_is_due boolean) IS 'Ends the older of two generations (p_generation is their sum) if nothing is in it and nothing can come; if p_is_due, also if something can.
-To be called when nothing was seen in it.';
+To be called when nothing was seen in it, by a transaction that has changed nothing yet.';
 
-CREATE FUNCTION lonny._generation_turn(p_from bigint, p_to bigint, p_timer_floor bigint) RETURNS void
+CREATE FUNCTION lonny._generation_turn(p_from bigint, p_to bigint, p_floor_seen bigint, p_floor bigint) RETURNS void
     LANGUAGE plpgsql
     AS ...;
 
-COMMENT ON FUNCTION lonny._generation_turn(p_from bigint, p_to bigint, p_timer_floor bigint) IS 'Sets generation to p_to if it is p_from: begins a younger one (p_to is odd), or ends the older one, or both (p_to is negative). Does nothing if another session does so at this moment.
-p_timer_floor: nothing can come in the older one any more, nor a timer of this time or before, in microseconds since 1970; NULL unless that is known.';
+COMMENT ON FUNCTION lonny._generation_turn(p_from bigint, p_to bigint, p_floor_seen bigint, p_floor bigint) IS 'Sets generation to p_to if it is p_from: has the first one begin, or a younger one (p_to is odd), or the older one end. With p_to NULL it ends with generations. Does nothing if another session does any of this at the same moment.
+p_floor, in microseconds since 1970: nothing can come in the older one any more, nor a timer of this time or before, and timer_floor was p_floor_seen when that was found out; NULL unless it was.';
 
 CREATE FUNCTION lonny._generations_walk() RETURNS void
     LANGUAGE plpgsql
@@ -1176,7 +1176,7 @@ REVOKE ALL ON FUNCTION lonny._event_notify(p_type text, p_id bigint, p_channel t
 
 REVOKE ALL ON FUNCTION lonny._generation_retire(p_generation bigint, p_is_due boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION lonny._generation_turn(p_from bigint, p_to bigint, p_timer_floor bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION lonny._generation_turn(p_from bigint, p_to bigint, p_floor_seen bigint, p_floor bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION lonny._generations_walk() FROM PUBLIC;
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.queue import (
     LOCK_MS,
+    WALK_GATE,
     answer,
     create,
     delete,
@@ -227,6 +228,77 @@ def test_what_is_all_in_others_hands_is_said_to_be(connect: Connect) -> None:
         assert len(dequeue(conn) + dequeue(conn)) == 2
 
 
+def test_a_batch_finds_what_is_behind_lanes_that_others_hold(connect: Connect) -> None:
+    conn, worker, other = connect(), connect(), connect(autocommit=False)
+    stop_clock(conn)
+    names = sorted("abc", key=lambda name: scalar(conn, "SELECT lonny._lane(%s)", [name]))
+    with _beside_old_snapshot(connect, conn):
+        for name in names:
+            create(conn, name)
+        assert [m.channel for m in (*dequeue(other), *dequeue(other))] == names[:2]
+        assert [m.channel for m in dequeue(worker)] == names[2:]
+        (id_,) = create(conn, names[2])
+        assert [m.id for m in dequeue(worker, 2)] == [id_]
+        assert answer(worker, 2) == ([], 50)
+        other.rollback()
+
+
+def test_what_a_dequeue_took_is_there_again_when_it_is_undone(connect: Connect) -> None:
+    """To itself its generation looks empty, which is no reason to end it."""
+    conn, worker = connect(), connect(autocommit=False)
+    stop_clock(conn)
+    with _beside_old_snapshot(connect, conn):
+        (older,) = create(conn, None)
+        conn.execute(
+            "SELECT lonny._generation_turn(g, g + 1, NULL, NULL)"
+            " FROM pg_sequence_last_value('lonny.generation') AS g WHERE g % 2 = 0"
+        )
+        assert _generation(conn) % 2 == 1
+        (younger,) = create(conn, None)
+        with conn.transaction(force_rollback=True):
+            assert [m.id for m in dequeue(conn)] == [older]  # draws the horizon
+        assert [m.id for m in (*dequeue(worker), *dequeue(worker))] == [older, younger]
+        worker.rollback()
+        assert [m.id for m in (*dequeue(conn), *dequeue(conn))] == [older, younger]
+
+
+def test_the_mutex_of_the_numbers_is_kept_by_nobody(connect: Connect) -> None:
+    """Neither by who changed one nor by who found that another had: a repair would wait."""
+    conn, worker = connect(), connect(autocommit=False)
+    stop_clock(conn)
+    with _beside_old_snapshot(connect, conn):
+        begin = "SELECT lonny._generation_turn(%s, %s, NULL, NULL)"
+        now = _generation(conn)
+        for numbers in ([now, now + 1], [now, now + 1], [now - 2, now - 1], [None, None]):
+            worker.execute(begin, numbers)
+        worker.execute("SELECT lonny._horizons_draw(), lonny._late_lift(1)")
+        held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = %s"
+        assert scalar(conn, held, [worker.info.backend_pid]) == 0
+        worker.rollback()
+
+
+def test_generations_end_although_another_begins_meanwhile(connect: Connect) -> None:
+    """What is committed late and too much to be taken along is found by searching everything."""
+    conn, walker, late = connect(), connect(options="-ctest.waits=on"), connect(autocommit=False)
+    gate = connect(autocommit=False)
+    stop_clock(conn)
+    conn.execute(WALK_GATE)
+    with _beside_old_snapshot(connect, conn):
+        ids = create(late, "a", 1500)
+        _pass_generations(conn)
+        late.commit()
+        move_clock(conn, 600)
+        create(conn, "b")
+        gate.execute("SELECT pg_advisory_xact_lock(7, 7)")
+        with background(walker, "SELECT id FROM lonny.message_dequeue()") as step:
+            assert step.blocked_by() == [gate.info.backend_pid]
+            _pass_generations(conn, 1)
+            gate.rollback()
+            walked = [id_ for (id_,) in step.result()]
+        assert _generation(conn) < 0
+        assert ids[0] in [*walked, *(m.id for m in dequeue(conn, 3))]
+
+
 @pytest.mark.parametrize(("delay_ms", "retry_ms"), [(300, 300), (5000, 1000), (None, 1000)])
 def test_when_to_look_again(connect: Connect, delay_ms: int | None, retry_ms: int) -> None:
     """A second at most: to look further ahead is to step over all that was locked and is gone."""
@@ -241,12 +313,13 @@ def test_when_to_look_again(connect: Connect, delay_ms: int | None, retry_ms: in
             assert len(dequeue(conn)) == 1
 
 
-def test_a_clock_that_is_set_back_hides_nothing(connect: Connect) -> None:
+@pytest.mark.parametrize("back_ms", [-5000, -10])
+def test_a_clock_that_is_set_back_hides_nothing(connect: Connect, back_ms: int) -> None:
     conn = connect()
     stop_clock(conn)
     with _beside_old_snapshot(connect, conn):
         _pass_generations(conn)
-        move_clock(conn, -5000)
+        move_clock(conn, back_ms)
         ids = create(conn, "a", delay_ms=100)
         assert answer(conn) == ([], 100)
         move_clock(conn, 100)
@@ -257,19 +330,7 @@ def test_a_generation_begins_while_an_empty_queue_is_searched(connect: Connect) 
     """Between the look at its number and that at the rows: what is ready in the new one is found."""
     conn, worker, gate = connect(), connect(options="-ctest.waits=on"), connect(autocommit=False)
     stop_clock(conn)
-    conn.execute("""
-        CREATE OR REPLACE FUNCTION lonny._entries_read(p_index text) RETURNS bigint LANGUAGE plpgsql AS $$
-        DECLARE
-          v_stack text;
-        BEGIN
-          GET DIAGNOSTICS v_stack = PG_CONTEXT;
-          IF v_stack LIKE '%_take_in_generations%' AND p_index LIKE '%timer%' AND current_setting('test.waits', true) = 'on' THEN
-            PERFORM pg_advisory_xact_lock(7, 7);
-          END IF;
-          RETURN coalesce(pg_stat_get_xact_tuples_returned(to_regclass(p_index)), 0);
-        END
-        $$
-    """)
+    conn.execute(WALK_GATE.replace("_generations_walk", "_take_in_generations"))
     with _beside_old_snapshot(connect, conn):
         gate.execute("SELECT pg_advisory_xact_lock(7, 7)")
         with background(worker, "SELECT id FROM lonny.message_dequeue()") as step:
@@ -284,7 +345,9 @@ def test_a_sleeper_looks_again_when_its_number_is_drawn(connect: Connect) -> Non
     """With a wake channel: else what is committed between the two would let it sleep."""
     conn = connect()
     stop_clock(conn)
-    conn.execute("CREATE OR REPLACE FUNCTION lonny._wake_channel() RETURNS text LANGUAGE sql AS $$ SELECT 'wakes' $$")
+    conn.execute(
+        "CREATE OR REPLACE FUNCTION lonny._wake_channel() RETURNS text LANGUAGE sql AS $$ SELECT 'wakes' $$"
+    )
     with _beside_old_snapshot(connect, conn):
         asleep = scalar(conn, "SELECT coalesce(pg_sequence_last_value('lonny.sleeper'), 0)")
         assert answer(conn) == ([], 1000)

@@ -7,27 +7,22 @@ from typing import TYPE_CHECKING
 import pytest
 from psycopg.errors import QueryCanceled
 
-from tests.support.queue import LOCK_MS, create, delete, dequeue, limit, move_clock, scalar, stop_clock
+from tests.support.queue import (
+    LOCK_MS,
+    WALK_GATE,
+    create,
+    delete,
+    dequeue,
+    limit,
+    move_clock,
+    scalar,
+    stop_clock,
+)
 from tests.support.sessions import background
 
 if TYPE_CHECKING:
     from tests.conftest import Connect
     from tests.support.sessions import Connection
-
-# The walk of a session that says so waits.
-_GATE = """
-CREATE OR REPLACE FUNCTION lonny._entries_read(p_index text) RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE
-  v_stack text;
-BEGIN
-  GET DIAGNOSTICS v_stack = PG_CONTEXT;
-  IF v_stack LIKE '%_generations_walk%' AND p_index LIKE '%timer%' AND current_setting('test.waits', true) = 'on' THEN
-    PERFORM pg_advisory_xact_lock(7, 7);
-  END IF;
-  RETURN coalesce(pg_stat_get_xact_tuples_returned(to_regclass(p_index)), 0);
-END
-$$
-"""
 
 _TIMERS_READ = "SELECT pg_stat_get_xact_tuples_returned('lonny.message_timer_idx'::regclass)"
 
@@ -61,7 +56,7 @@ def test_a_generation_is_not_searched_before_its_first_walk_is_over(connect: Con
     conn, walker = connect(), connect(options="-ctest.waits=on")
     holder, gate = connect(autocommit=False), connect(autocommit=False)
     stop_clock(conn)
-    conn.execute(_GATE)
+    conn.execute(WALK_GATE)
     _begin(conn, holder)
     oldest, second, *_ = create(conn, None, 10_002)
     move_clock(conn, 1000)
@@ -88,7 +83,7 @@ def test_while_a_walk_takes_long_generations_are_searched_all_the_same(connect: 
     conn, walker = connect(), connect(options="-ctest.waits=on")
     holder, gate = connect(autocommit=False), connect(autocommit=False)
     stop_clock(conn)
-    conn.execute(_GATE)
+    conn.execute(WALK_GATE)
     _begin(conn, holder)
     ids = create(conn, None, 3)
     move_clock(conn, 600)
@@ -195,7 +190,7 @@ def test_a_walk_that_was_cancelled_is_not_tried_again_at_once(connect: Connect, 
     conn, walker = connect(), connect(options="-ctest.waits=on")
     holder, gate = connect(autocommit=False), connect(autocommit=False)
     stop_clock(conn)
-    conn.execute(_GATE)
+    conn.execute(WALK_GATE)
     _begin(conn, holder)
     if first:
         conn.execute("SELECT setval('lonny.generation', -2)")

@@ -91,7 +91,7 @@ SELECT 0, 3600000, lonny._clock(), lonny._clock() - i * interval '1 s',
   FROM generate_series(1, 200000) i;
 """
 # As beside an old snapshot, or not: dequeues search the one or two generations in use, and all if none is.
-# The first one has what was loaded while it was in use. With two nothing else is searched if nothing is found in them.
+# The first one has what was loaded while it was in use. With two nothing else is searched.
 GENERATIONS = {"one generation": 2, "two generations": 3, "no generation": -4}
 USE: LiteralString = """
 SELECT setval('lonny.generation', %(sum)s), setval('lonny.timer_mark', 0), setval('lonny.timer_floor', 0),

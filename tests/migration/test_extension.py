@@ -597,7 +597,11 @@ def test_what_is_in_a_dump_was_thought_about(conn: Connection) -> None:
     ).fetchall()}  # fmt: skip
     made_anew = {"migration", "template", "object"}
     hints = {"rotation", "wake_rotation", "generation", "generation_walk", "timer_mark"} | {
-        "generation_at", "generation_horizon", "late_horizon", "timer_floor"}
+        "generation_at",
+        "generation_horizon",
+        "late_horizon",
+        "timer_floor",
+    }
     sleep = {"sleeper", "sleeper_at", "wake_up"}
     assert names == {*DUMPED} | made_anew | hints | sleep
     unlogged = (

@@ -2167,27 +2167,36 @@ AS $function$
 $function$;
 COMMENT ON FUNCTION "lonny"._walk_is_in_time(timestamptz, interval) IS 'Whether the next walk of the generations is overdue at p_at by p_late at most. False before the first one is over.';
 
-CREATE OR REPLACE FUNCTION "lonny"._generation_turn(p_from bigint, p_to bigint, p_timer_floor bigint)
+CREATE OR REPLACE FUNCTION "lonny"._generation_turn(p_from bigint, p_to bigint, p_floor_seen bigint, p_floor bigint)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $function$
 -- One session at a time, and for a moment only: the mutex goes with the subtransaction that took it, as in _channel_try_release, and what was set in
 -- sequences stays. A doubt is said before what it is about: if the session dies in between, a doubt too many is left.
 DECLARE
-  c_unknown CONSTANT bigint := 9223372036854775807;
+  c_unknown    CONSTANT bigint := 9223372036854775807;
+  v_generation bigint;
 BEGIN
-  IF pg_try_advisory_xact_lock($regclass$"lonny".generation$regclass$::regclass::oid::integer, 1)
-     AND pg_sequence_last_value($regclass$"lonny".generation$regclass$) = p_from THEN
-    IF p_timer_floor IS NOT NULL THEN
-      PERFORM setval($regclass$"lonny".timer_floor$regclass$, p_timer_floor);
+  IF pg_try_advisory_xact_lock($regclass$"lonny".generation$regclass$::regclass::oid::integer, 1) THEN
+    v_generation := COALESCE(pg_sequence_last_value($regclass$"lonny".generation$regclass$), 0);
+    IF p_to IS NULL AND v_generation > 0 THEN
+      PERFORM setval($regclass$"lonny".late_horizon$regclass$, c_unknown);
+      PERFORM setval($regclass$"lonny".generation$regclass$, - v_generation);
+    ELSIF p_to IS NULL OR v_generation <> p_from THEN
+      NULL;
     ELSIF p_to % 2 <> 0 THEN
       PERFORM setval($regclass$"lonny".generation_horizon$regclass$, c_unknown);
-    ELSE
-      PERFORM setval($regclass$"lonny".late_horizon$regclass$, c_unknown);
-    END IF;
-    PERFORM setval($regclass$"lonny".generation$regclass$, p_to);
-    IF p_to % 2 <> 0 THEN
+      PERFORM setval($regclass$"lonny".generation$regclass$, p_to);
       PERFORM setval($regclass$"lonny".generation_at$regclass$, "lonny"._microseconds("lonny"._clock()));
+    ELSIF p_floor IS NULL THEN
+      PERFORM setval($regclass$"lonny".late_horizon$regclass$, c_unknown);
+      IF p_from <= 0 THEN
+        PERFORM setval($regclass$"lonny".timer_floor$regclass$, 0);
+      END IF;
+      PERFORM setval($regclass$"lonny".generation$regclass$, p_to);
+    ELSIF COALESCE(pg_sequence_last_value($regclass$"lonny".timer_floor$regclass$), 0) = p_floor_seen THEN
+      PERFORM setval($regclass$"lonny".timer_floor$regclass$, p_floor);
+      PERFORM setval($regclass$"lonny".generation$regclass$, p_to);
     END IF;
     RAISE EXCEPTION USING ERRCODE = 'PYUND';
   END IF;
@@ -2195,9 +2204,9 @@ EXCEPTION WHEN SQLSTATE 'PYUND' THEN
   NULL;
 END
 $function$;
-COMMENT ON FUNCTION "lonny"._generation_turn(bigint, bigint, bigint) IS
-'Sets generation to p_to if it is p_from: begins a younger one (p_to is odd), or ends the older one, or both (p_to is negative). Does nothing if another session does so at this moment.
-p_timer_floor: nothing can come in the older one any more, nor a timer of this time or before, in microseconds since 1970; NULL unless that is known.';
+COMMENT ON FUNCTION "lonny"._generation_turn(bigint, bigint, bigint, bigint) IS
+'Sets generation to p_to if it is p_from: has the first one begin, or a younger one (p_to is odd), or the older one end. With p_to NULL it ends with generations. Does nothing if another session does any of this at the same moment.
+p_floor, in microseconds since 1970: nothing can come in the older one any more, nor a timer of this time or before, and timer_floor was p_floor_seen when that was found out; NULL unless it was.';
 
 CREATE OR REPLACE FUNCTION "lonny"._horizon_is_over(p_horizon bigint)
 RETURNS boolean
@@ -2255,9 +2264,10 @@ LANGUAGE plpgsql VOLATILE
 AS $function$
 -- As in _generation_turn: if an older generation was ended at this moment, there is another horizon.
 BEGIN
-  IF pg_try_advisory_xact_lock($regclass$"lonny".generation$regclass$::regclass::oid::integer, 1)
-     AND pg_sequence_last_value($regclass$"lonny".late_horizon$regclass$) = p_horizon THEN
-    PERFORM setval($regclass$"lonny".late_horizon$regclass$, 0);
+  IF pg_try_advisory_xact_lock($regclass$"lonny".generation$regclass$::regclass::oid::integer, 1) THEN
+    IF pg_sequence_last_value($regclass$"lonny".late_horizon$regclass$) = p_horizon THEN
+      PERFORM setval($regclass$"lonny".late_horizon$regclass$, 0);
+    END IF;
     RAISE EXCEPTION USING ERRCODE = 'PYUND';
   END IF;
 EXCEPTION WHEN SQLSTATE 'PYUND' THEN
@@ -2271,37 +2281,41 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $function$
 -- As a rule all transactions that may have given something the older one have ended, and what they committed is seen below; so nothing can come in it any
--- more. If not, it ends all the same when the younger one is to be followed, and late_horizon says what may come.
+-- more. What this transaction has changed is seen too, but may be undone, so it must not have changed anything. If something can come, the older one
+-- ends all the same when the younger one is to be followed, and late_horizon says so.
 --
--- Timers are set by transactions that read the clock when they have a number, and were given a later time than generation_at if that is higher than the
+-- Timers are set by transactions that read the clock when they have a number, and so to a later time than generation_at if that is higher than the
 -- horizon. One that is known to be over by its locks only may have had no lock yet between the two, so there is a margin.
 DECLARE
   c_margin_us CONSTANT bigint := 10000000;
   v_now       timestamptz := "lonny"._clock();
   v_horizon   bigint := pg_sequence_last_value($regclass$"lonny".generation_horizon$regclass$);
   v_is_past   boolean := pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= v_horizon;
-  v_floor     timestamptz := timestamptz 'epoch' + COALESCE(pg_sequence_last_value($regclass$"lonny".timer_floor$regclass$), 0) * interval '1 us';
-  v_floor_us  bigint;
+  v_floor_us  bigint := COALESCE(pg_sequence_last_value($regclass$"lonny".timer_floor$regclass$), 0);
+  v_floor     timestamptz := timestamptz 'epoch' + v_floor_us * interval '1 us';
+  v_first     record;
 BEGIN
   IF v_is_past OR p_is_due AND "lonny"._horizon_is_over(v_horizon) THEN
-    IF COALESCE((SELECT true FROM "lonny".message m WHERE m.status = 'READY' AND m.generation >= p_generation / 2 AND m.generation <= p_generation / 2
-                  ORDER BY m.generation, m.lane LIMIT 1),
-                (SELECT true FROM "lonny".wake w WHERE w.at IS NULL AND w.generation >= p_generation / 2 AND w.generation <= p_generation / 2
-                  ORDER BY w.generation, w.lane LIMIT 1), false) THEN
-      RETURN;
+    SELECT COALESCE((SELECT true FROM "lonny".message m WHERE m.status = 'READY' AND m.generation >= p_generation / 2 AND m.generation <= p_generation / 2
+                      ORDER BY m.generation, m.lane LIMIT 1),
+                    (SELECT true FROM "lonny".wake w WHERE w.at IS NULL AND w.generation >= p_generation / 2 AND w.generation <= p_generation / 2
+                      ORDER BY w.generation, w.lane LIMIT 1), false) AS is_there,
+           (SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at > v_floor AND m.timer_at <= v_now ORDER BY m.timer_at LIMIT 1) AS timer_at,
+           (SELECT w.at FROM "lonny".wake w WHERE w.at > v_floor AND w.at <= v_now ORDER BY w.at LIMIT 1) AS wake_at
+      INTO v_first;
+    IF NOT v_first.is_there AND pg_current_xact_id_if_assigned() IS NULL THEN
+      PERFORM "lonny"._generation_turn(p_generation, p_generation + 1, v_floor_us,
+                LEAST(COALESCE(pg_sequence_last_value($regclass$"lonny".generation_at$regclass$), 0) - CASE WHEN v_is_past THEN 0 ELSE c_margin_us END,
+                      "lonny"._microseconds(LEAST(v_first.timer_at, v_first.wake_at, v_now))) - 1);
     END IF;
-    v_floor_us := LEAST(pg_sequence_last_value($regclass$"lonny".generation_at$regclass$) - CASE WHEN v_is_past THEN 0 ELSE c_margin_us END,
-                        "lonny"._microseconds((SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at > v_floor AND m.timer_at <= v_now ORDER BY m.timer_at LIMIT 1)),
-                        "lonny"._microseconds((SELECT w.at FROM "lonny".wake w WHERE w.at > v_floor AND w.at <= v_now ORDER BY w.at LIMIT 1))) - 1;
-    PERFORM "lonny"._generation_turn(p_generation, p_generation + 1, v_floor_us);
   ELSIF p_is_due THEN
-    PERFORM "lonny"._generation_turn(p_generation, p_generation + 1, NULL);
+    PERFORM "lonny"._generation_turn(p_generation, p_generation + 1, NULL, NULL);
   END IF;
 END
 $function$;
 COMMENT ON FUNCTION "lonny"._generation_retire(bigint, boolean) IS
 'Ends the older of two generations (p_generation is their sum) if nothing is in it and nothing can come; if p_is_due, also if something can.
-To be called when nothing was seen in it.';
+To be called when nothing was seen in it, by a transaction that has changed nothing yet.';
 
 CREATE OR REPLACE FUNCTION "lonny"._generations_walk()
 RETURNS void
@@ -2342,16 +2356,19 @@ BEGIN
     RETURN;
   END IF;
   v_generation := COALESCE(pg_sequence_last_value($regclass$"lonny".generation$regclass$), 0);
-  v_is_new := v_generation <= 0;
-  IF v_is_new THEN
+  IF v_generation <= 0 THEN
     -- One that nothing has yet, set before the look: what becomes ready from now on has it. Until the look is over nobody may search it: what
     -- is ready already is not in it. Whoever reads the generation reads afterwards whether it is walked.
     v_generation := 2 * (1 + (1 - v_generation) / 2);
     PERFORM setval($regclass$"lonny".generation_walk$regclass$, 1);
-    PERFORM setval($regclass$"lonny".generation$regclass$, v_generation);
-    PERFORM setval($regclass$"lonny".late_horizon$regclass$, c_unknown);
-    PERFORM setval($regclass$"lonny".timer_floor$regclass$, 0);
+    PERFORM "lonny"._generation_turn(COALESCE(pg_sequence_last_value($regclass$"lonny".generation$regclass$), 0), v_generation, NULL, NULL);
+    IF pg_sequence_last_value($regclass$"lonny".generation$regclass$) IS DISTINCT FROM v_generation THEN
+      -- Another has the mutex of the numbers at this moment.
+      RETURN;
+    END IF;
   END IF;
+  -- Perhaps another began with it and got no further.
+  v_is_new := pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$) = 1;
   v_late := pg_sequence_last_value($regclass$"lonny".late_horizon$regclass$);
   IF v_late = c_unknown AND pg_current_xact_id_if_assigned() IS NULL THEN
     PERFORM "lonny"._horizons_draw();
@@ -2403,7 +2420,7 @@ BEGIN
     -- Perhaps by a statement_timeout: if the next dequeue tried again, none would ever get further.
     v_ended_at := "lonny"._clock();
     IF v_is_new THEN
-      PERFORM setval($regclass$"lonny".generation$regclass$, - v_generation);
+      PERFORM "lonny"._generation_turn(NULL, NULL, NULL, NULL);
     END IF;
     PERFORM setval($regclass$"lonny".generation_walk$regclass$, "lonny"._microseconds(
               v_ended_at + LEAST(GREATEST(c_share * (v_ended_at - v_began_at), c_pause), c_pause_max)));
@@ -2411,14 +2428,18 @@ BEGIN
   END;
   PERFORM setval($regclass$"lonny".timer_mark$regclass$, "lonny"._microseconds(v_due_at - c_margin));
 
-  IF v_num_read < v_few_dead THEN
-    PERFORM "lonny"._generation_turn(v_generation, - v_generation, NULL);
-    IF pg_sequence_last_value($regclass$"lonny".generation$regclass$) = - v_generation THEN
+  IF v_num_read < v_few_dead
+     OR v_messages.num = c_few OR v_wakes.num = c_few OR v_messages.num_stale > c_few_stale OR v_wakes.num_stale > c_few_stale THEN
+    PERFORM "lonny"._generation_turn(NULL, NULL, NULL, NULL);
+    IF pg_sequence_last_value($regclass$"lonny".generation$regclass$) > 0 THEN
+      -- Another has the mutex of the numbers at this moment. The next dequeue walks again.
+      PERFORM setval($regclass$"lonny".generation_walk$regclass$, 1);
+      RETURN;
+    END IF;
+    IF v_num_read < v_few_dead THEN
       PERFORM setval($regclass$"lonny".generation_walk$regclass$, 0);
       RETURN;
     END IF;
-  ELSIF v_messages.num = c_few OR v_wakes.num = c_few OR v_messages.num_stale > c_few_stale OR v_wakes.num_stale > c_few_stale THEN
-    PERFORM "lonny"._generation_turn(v_generation, - v_generation, NULL);
   ELSE
     UPDATE "lonny".message m
        SET generation = DEFAULT
@@ -2431,8 +2452,10 @@ BEGIN
              SELECT x.ctid FROM "lonny".wake x WHERE x.ctid = ANY (v_wakes.stale) AND x.at IS NULL FOR UPDATE SKIP LOCKED));
     -- If nothing at all is left a dequeue ends it; as a rule what is held is so for a moment only.
     IF v_older < v_younger AND (v_messages.is_older_held OR v_messages.num_older = 0 AND v_wakes.is_older_held)
-       AND pg_sequence_last_value($regclass$"lonny".generation_at$regclass$) <= "lonny"._microseconds(v_began_at - c_pause) THEN
-      PERFORM "lonny"._generation_turn(v_generation, v_generation + 1, NULL);
+       -- In the future it is if the clock was set back.
+       AND (pg_sequence_last_value($regclass$"lonny".generation_at$regclass$)
+            BETWEEN "lonny"._microseconds(v_began_at - c_pause) + 1 AND "lonny"._microseconds(v_began_at)) IS NOT TRUE THEN
+      PERFORM "lonny"._generation_turn(v_generation, v_generation + 1, NULL, NULL);
     ELSIF v_is_over AND NOT v_messages.has_older AND NOT v_wakes.has_older
           -- What is later than both has come meanwhile, with a generation that has; or before a crash, which resets the numbers.
           AND GREATEST(v_messages.last, v_wakes.last) <= (pg_sequence_last_value($regclass$"lonny".generation$regclass$) + 1) / 2 THEN
@@ -2487,14 +2510,16 @@ AS $function$
 -- Ends of delays and locks are searched from a mark on, a little before the last time at which none was left. Before it is said that there is nothing,
 -- they are searched from timer_floor on, before which nothing can come.
 --
--- Empty is what was so in one look: no row of the generations in use was ready then, and nothing can be in others (or it was all in others' hands, no
--- walk moving any meanwhile), and no delay, lock or timer was over.
+-- Empty is what was so in one look: no row of the generations in use was ready then, nothing could be in others (or it was all in others' hands, no
+-- walk moving any meanwhile), and no delay, lock or timer was over. The generation never has the same number again, so if it was the same before that
+-- look and after it, it was so all the time; and nothing late can come without another number.
 DECLARE
   c_many        CONSTANT integer := 300;
   c_margin_us   CONSTANT bigint := 20000;
   -- Where so many end in that time that stepping over them takes its own.
   c_many_timers CONSTANT integer := 30;
   c_narrow_us   CONSTANT bigint := 2000;
+  c_patience    CONSTANT interval := interval '200 ms';
   c_unknown     CONSTANT bigint := 9223372036854775807;
   v_now         timestamptz := "lonny"._clock();
   v_served      bigint;
@@ -2502,6 +2527,8 @@ DECLARE
   v_last_seen   bigint;
   v_generations bigint[];
   v_is_over     boolean;
+  v_is_late     boolean := true;
+  v_was_late    boolean;
   v_walk_us     bigint;
   v_floor_us    bigint;
   v_floor       timestamptz;
@@ -2517,7 +2544,8 @@ DECLARE
   v_found       record;
   v_found_us    bigint;
   v_num_read    bigint;
-  v_many        bigint;
+  v_num_dead    bigint;
+  v_many        bigint := c_many + 8::bigint * p_max_messages;
   v_num_taken   integer := 0;
   v_message     "lonny"._taken;
 BEGIN
@@ -2544,6 +2572,14 @@ BEGIN
        AND pg_current_xact_id_if_assigned() IS NULL THEN
       PERFORM "lonny"._horizons_draw();
     END IF;
+    v_was_late := v_is_late;
+    v_is_late := (pg_sequence_last_value($regclass$"lonny".late_horizon$regclass$) = 0) IS NOT TRUE;
+    v_floor_us := COALESCE(pg_sequence_last_value($regclass$"lonny".timer_floor$regclass$), 0);
+    IF v_floor_us > "lonny"._microseconds(v_now) THEN
+      -- The clock was set back.
+      PERFORM setval($regclass$"lonny".timer_floor$regclass$, 0);
+      v_floor_us := 0;
+    END IF;
     v_walk_us := pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$);
     v_served := COALESCE(pg_sequence_last_value($regclass$"lonny".rotation$regclass$), 0);
     v_mark_us := COALESCE(pg_sequence_last_value($regclass$"lonny".timer_mark$regclass$), 0);
@@ -2557,6 +2593,12 @@ BEGIN
            (SELECT m.generation FROM "lonny".message m WHERE m.status = 'READY' AND m.generation >= v_generation / 2 AND m.generation <= (v_generation + 1) / 2
              ORDER BY m.generation, m.lane LIMIT 1) AS message_generation
       INTO v_found;
+    v_is_over := v_generations[1] < LEAST(v_generations[2], v_found.wake_generation, v_found.message_generation);
+    IF v_is_over AND pg_current_xact_id_if_assigned() IS NULL THEN
+      v_num_dead := v_num_read + "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
+      PERFORM "lonny"._generation_retire(v_generation, v_num_dead > 2 * v_many OR v_now - c_patience > (
+                timestamptz 'epoch' + pg_sequence_last_value($regclass$"lonny".generation_at$regclass$) * interval '1 us'));
+    END IF;
     v_is_none := v_found.message_at IS NULL AND v_found.timer_at IS NULL AND v_found.wake_generation IS NULL AND v_found.message_generation IS NULL;
     IF v_found.message_at IS NOT NULL OR v_found.timer_at IS NOT NULL OR v_found.wake_generation IS NOT NULL THEN
       EXIT WHEN NOT p_is_alone;
@@ -2567,14 +2609,8 @@ BEGIN
       v_has_had := false;
     END IF;
     IF v_num_busy = 2 AND NOT v_has_had OR v_is_none AND v_generation = v_last_seen THEN
-      -- The number was the same after the look before this one, so that one has seen all that is in use.
-      v_floor_us := COALESCE(pg_sequence_last_value($regclass$"lonny".timer_floor$regclass$), 0);
-      EXIT WHEN (pg_sequence_last_value($regclass$"lonny".late_horizon$regclass$) = 0) IS NOT TRUE;
-      IF v_floor_us > "lonny"._microseconds(v_now) THEN
-        -- The clock was set back.
-        PERFORM setval($regclass$"lonny".timer_floor$regclass$, 0);
-        v_floor_us := 0;
-      END IF;
+      -- Nor if nobody has walked for a minute: it may be a copy of a database, whose numbers are younger than its rows.
+      EXIT WHEN v_was_late OR NOT "lonny"._walk_is_in_time(v_now, interval '1 min');
       v_floor := timestamptz 'epoch' + v_floor_us * interval '1 us';
       v_floor := LEAST((SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at > v_floor AND m.timer_at <= LEAST(v_mark, v_now) ORDER BY m.timer_at LIMIT 1),
                        (SELECT w.at FROM "lonny".wake w WHERE w.at > v_floor AND w.at <= LEAST(v_mark, v_now) ORDER BY w.at LIMIT 1));
@@ -2606,7 +2642,6 @@ BEGIN
     IF v_found_us - v_mark_us > 2 * v_margin_us THEN
       PERFORM setval($regclass$"lonny".timer_mark$regclass$, v_found_us - v_margin_us);
     END IF;
-    v_is_over := v_generations[1] < LEAST(v_generations[2], v_found.wake_generation, v_found.message_generation);
     IF v_is_over THEN
       v_generations := v_generations[2:];
     END IF;
@@ -2616,7 +2651,9 @@ BEGIN
       EXIT WHEN v_generations[1] < v_generations[2] AND NOT p_is_alone;
       RETURN QUERY SELECT t.* FROM "lonny"._take_many(v_served, p_max_messages, p_lock_ms, p_is_alone, v_generations) t;
       GET DIAGNOSTICS v_num_taken = ROW_COUNT;
-    ELSE
+    END IF;
+    -- A batch looks at the first lanes only, and these may all be in others' hands.
+    IF v_num_taken = 0 THEN
       IF v_generations[1] < v_generations[2] THEN
         -- Whose turn is it, and of the same lane, which comes first? The other one is second, in case that what we see is in another's hands.
         SELECT array_agg(g.generation ORDER BY f.lane <= v_served, f.lane, f.dequeue_at, f.id, g.generation) INTO v_generations
@@ -2638,16 +2675,13 @@ BEGIN
     END IF;
     IF v_num_taken > 0 THEN
       v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
-      v_many := c_many + 8::bigint * p_max_messages;
-      IF v_is_over THEN
-        PERFORM "lonny"._generation_retire(v_generation, v_num_read > 3 * v_many);
-      ELSIF v_num_read > v_many AND v_generation % 2 = 0 THEN
-        PERFORM "lonny"._generation_turn(v_generation, v_generation + 1, NULL);
+      IF v_generation % 2 = 0 AND v_num_read > v_many OR v_is_over AND v_num_read > 4 * v_many THEN
+        PERFORM "lonny"._generation_turn(v_generation, v_generation + 1, NULL, NULL);
       END IF;
       EXIT;
     END IF;
     -- All that was seen is in others' hands, unless a walk moved it from the one to the other between the two looks, or does at this moment.
-    v_num_busy := CASE WHEN NOT v_is_none AND NOT v_has_had AND pg_sequence_last_value($regclass$"lonny".generation$regclass$) = v_generation
+    v_num_busy := CASE WHEN NOT v_is_none AND NOT v_has_had AND NOT v_is_late AND pg_sequence_last_value($regclass$"lonny".generation$regclass$) = v_generation
                         AND pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$) = v_walk_us
                         AND pg_try_advisory_lock_shared($regclass$"lonny".generation$regclass$::regclass::oid::integer, 0)
                         AND pg_advisory_unlock_shared($regclass$"lonny".generation$regclass$::regclass::oid::integer, 0) THEN v_num_busy + 1 ELSE 0 END;
@@ -3737,17 +3771,27 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS $function$
--- It waits for nobody (but another repair): what another transaction holds is passed by, and said to be. Of what it makes wait, and of each channel that it wakes, the
+-- It waits for nobody: what another transaction holds is passed by, and said to be. Of what it makes wait, and of each channel that it wakes, the
 -- next dequeue decides, so to repair what was right after all does no harm.
 DECLARE
-  v_now   timestamptz := "lonny"._clock();
-  v_fault "lonny".fault;
-  v_lane  bigint;
-  v_count bigint;
+  v_now    timestamptz := "lonny"._clock();
+  v_fault  "lonny".fault;
+  v_lane   bigint;
+  v_count  bigint;
+  v_is_had boolean;
 BEGIN
   -- It may set timers that are over. Until it is committed no search for them begins later (_generation_retire).
-  PERFORM pg_advisory_xact_lock($regclass$"lonny".generation$regclass$::regclass::oid::integer, 1);
-  PERFORM setval($regclass$"lonny".timer_floor$regclass$, 0);
+  FOR i IN 1 .. 100 LOOP
+    v_is_had := pg_try_advisory_xact_lock($regclass$"lonny".generation$regclass$::regclass::oid::integer, 1);
+    EXIT WHEN v_is_had;
+    PERFORM pg_sleep(0.01);
+  END LOOP;
+  IF NOT v_is_had THEN
+    RAISE EXCEPTION 'another transaction is repairing the queue'
+      USING ERRCODE = 'lock_not_available', HINT = 'Call repair again when it has ended.';
+  END IF;
+  -- Another value than any other: who has looked before this must notice.
+  PERFORM setval($regclass$"lonny".timer_floor$regclass$, - ceil(random() * 1000000000)::bigint);
   FOR v_fault IN SELECT c.* FROM "lonny".check() c LOOP
     v_lane := "lonny"._lane(v_fault.channel);
     CASE v_fault.kind
@@ -4078,7 +4122,7 @@ REVOKE ALL ON FUNCTION
   "lonny"._take_in_turn(bigint, integer, bigint, integer),
   "lonny"._take_many(bigint, integer, bigint, boolean, bigint[]),
   "lonny"._walk_is_in_time(timestamptz, interval),
-  "lonny"._generation_turn(bigint, bigint, bigint),
+  "lonny"._generation_turn(bigint, bigint, bigint, bigint),
   "lonny"._horizon_is_over(bigint),
   "lonny"._horizons_draw(),
   "lonny"._late_lift(bigint),
@@ -4164,14 +4208,14 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_retry_ms.sql', '588584fd3a7dc891a02acb5d0375bab9efe6b7bffb312e582f57d337658b1b71', '0.1.0', clock_timestamp()),
   ('functions/_entries_read.sql', '32cb14bd2956e3f5ea2d2a57f8bbe5fbb5284986d8b1c0ace4835813c80e6257', '0.1.0', clock_timestamp()),
   ('functions/_walk_is_in_time.sql', 'fca1d12d2936ef84ffffdedd25dd0edad37242304a052d96e0bb0eb23e74a0f4', '0.1.0', clock_timestamp()),
-  ('functions/_generation_turn.sql', 'a77cf00b1e109cddfe6315645872267669d0a9ec2a18f0a74b79b3fa7ffb28bf', '0.1.0', clock_timestamp()),
+  ('functions/_generation_turn.sql', '31d16aaddc810be90914cc4b9cb0565163b381a6a6ada5fad2cedab936986bc6', '0.1.0', clock_timestamp()),
   ('functions/_horizon_is_over.sql', 'a6c1d8743c969b6e84d14f811d5f8fc1517f4b338d94395d3ec9e6e79ccde64d', '0.1.0', clock_timestamp()),
   ('functions/_horizons_draw.sql', 'e0ab2fcdcd78316a79902d41ad3386c5eecf316de83295225d98ad5eb8681512', '0.1.0', clock_timestamp()),
-  ('functions/_late_lift.sql', 'dd8f70c5e279c41d969e2ddadee578e7738128a8da6d488cacf859efcbc28811', '0.1.0', clock_timestamp()),
-  ('functions/_generation_retire.sql', '967d20ca6a32cedb78464288dd9fde75427a5b4ab437aed3e82ced4b5965037e', '0.1.0', clock_timestamp()),
-  ('functions/_generations_walk.sql', 'ae4072e422ea52c99291f6bd34fb550fdda12f000ece2d9d43b518b133b2273a', '0.1.0', clock_timestamp()),
+  ('functions/_late_lift.sql', 'd8e1ba204ebe8a970cfac4305f5160a67320fb301fd9d5e1f68bd8f22619321f', '0.1.0', clock_timestamp()),
+  ('functions/_generation_retire.sql', 'fd1b2ee43b387f5646a8e4673f7764f478dff6a313a7d941fc548d4ff13a5665', '0.1.0', clock_timestamp()),
+  ('functions/_generations_walk.sql', 'fcf2fe47cecf7265e88bfb319d3997d95ca9c690afaa4b254a304f2b7304f5a6', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', '9e5014576c458755e095ec36d35279f4f28097413e1ec00b6af1e0da83b73562', '0.1.0', clock_timestamp()),
-  ('functions/_take_in_generations.sql', 'fe91488d1ce5867c89b5ef45f6000f804869c24e63c6ec7ecba1d836d475b8f9', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_generations.sql', 'ff34bc148f16423a4bbbb919d3a58f5a2929c4a743c6b0f595bafa5db64073dd', '0.1.0', clock_timestamp()),
   ('functions/message_dequeue.sql', 'abf031a95b1cf29d73ea2e4da4ad999d560d811ef98f9902f8a32e8351a8f283', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '2b4f67268933a0d46935df704fa68d3790598460d8eb94bbec25846b9d08d054', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'ff49c38309f3f4c88872397f88c23f0ab2209d711698a6b8f2725312b49bb1e3', '0.1.0', clock_timestamp()),
@@ -4191,14 +4235,14 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/channel_explain.sql', '981004354220637eedcfff47d1402e8ce2f70f984f0d3f110ba07942de69fb3a', '0.1.0', clock_timestamp()),
   ('functions/_schema_missing.sql', '413c5124a90e0e222c2415c27ffe3a8b50fcd197f89d7a42bf81394a91e8b9c4', '0.1.0', clock_timestamp()),
   ('functions/check.sql', 'e15b4330033e63623a95b9336572a62fd8fc6d1477d94ac35bc59fd3dde0508e', '0.1.0', clock_timestamp()),
-  ('functions/repair.sql', '274a2345ca61d93d44547edbff758aeeec91e834f9a02b16993055f4b318a93b', '0.1.0', clock_timestamp()),
+  ('functions/repair.sql', '76c5c790f4464ba48e4ddd3a4d2a4b76618e700900e3f6f43b4e365876f742df', '0.1.0', clock_timestamp()),
   ('functions/version_status.sql', '62f7bbb4abb01e029199e35b18ac1f3e89fa140d55672832c28c72741a1605e2', '0.1.0', clock_timestamp()),
   ('functions/_objects.sql', '385e065c4599136798efd326262116cc9f6f32ece7a72253c53e7fd58049d3a7', '0.1.0', clock_timestamp()),
   ('functions/_roles.sql', '8c77ac6c69007c98ee4df55366a7ee479b31bc4deb709ba9f94acce6dbfbe440', '0.1.0', clock_timestamp()),
   ('functions/_roles_renew.sql', 'b74d4df6e2945693d419e613851b666f4b3aae72901b5efefcec4d970575ccdf', '0.1.0', clock_timestamp()),
   ('functions/role_revoke.sql', '9d7ae6289ca4e5ac725def857a1f16b8b34dc6743f0d3286c6e0fa7030b0ac9d', '0.1.0', clock_timestamp()),
   ('functions/role_grant.sql', 'cc934f67ad2bcc670c69cd0e11daeaf9cc35ed34e086d04f927860ef9a7b238f', '0.1.0', clock_timestamp()),
-  ('grants.sql', 'dff8c5282686b741a2dd3588af45cefd759f2f0c172d949a9fec9515a4690c62', '0.1.0', clock_timestamp());
+  ('grants.sql', 'f60d1c9105dfade3c852a3255b9f99c8be67c635b3fab2e6680ab88c5050d5b8', '0.1.0', clock_timestamp());
 
 DELETE FROM "lonny".object WHERE kind = 'function';
 INSERT INTO "lonny".object (kind, name, part, checksum)

@@ -6,7 +6,7 @@ it then knows that it is alone. On a connection that is not in autocommit mode i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple
 
 from psycopg import sql
 
@@ -51,6 +51,23 @@ UPDATE lonny.wake SET generation = DEFAULT WHERE at IS NULL;
 _NEXT_GENERATION = """
 SELECT setval('lonny.generation', g + 1)
   FROM pg_sequence_last_value('lonny.generation') AS g WHERE g > 0 AND g % 2 = 0
+"""
+
+
+# With this function replaced the walk of a session that has test.waits on waits for the lock (7, 7).
+WALK_GATE: LiteralString = """
+CREATE OR REPLACE FUNCTION lonny._entries_read(p_index text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+  v_stack text;
+BEGIN
+  GET DIAGNOSTICS v_stack = PG_CONTEXT;
+  IF v_stack LIKE '%_generations_walk%' AND p_index LIKE '%timer%'
+     AND current_setting('test.waits', true) = 'on' THEN
+    PERFORM pg_advisory_xact_lock(7, 7);
+  END IF;
+  RETURN coalesce(pg_stat_get_xact_tuples_returned(to_regclass(p_index)), 0);
+END
+$$
 """
 
 
