@@ -25,7 +25,7 @@ BEGIN
            (SELECT m.timer_at FROM {{ schema }}.message m WHERE m.timer_at > v_floor AND m.timer_at <= v_now ORDER BY m.timer_at LIMIT 1) AS timer_at,
            (SELECT w.at FROM {{ schema }}.wake w WHERE w.at > v_floor AND w.at <= v_now ORDER BY w.at LIMIT 1) AS wake_at
       INTO v_first;
-    IF NOT v_first.is_there AND pg_current_xact_id_if_assigned() IS NULL THEN
+    IF NOT v_first.is_there THEN
       PERFORM {{ schema }}._generation_turn(p_generation, p_generation + 1, v_floor_us,
                 LEAST(COALESCE(pg_sequence_last_value($regclass${{ schema }}.generation_at$regclass$), 0) - CASE WHEN v_is_past THEN 0 ELSE c_margin_us END,
                       {{ schema }}._microseconds(LEAST(v_first.timer_at, v_first.wake_at, v_now))) - 1);

@@ -73,15 +73,18 @@ BEGIN
        AND pg_current_xact_id_if_assigned() IS NULL THEN
       PERFORM {{ schema }}._horizons_draw();
     END IF;
-    v_was_late := v_is_late;
-    v_is_late := (pg_sequence_last_value($regclass${{ schema }}.late_horizon$regclass$) = 0) IS NOT TRUE;
-    v_floor_us := COALESCE(pg_sequence_last_value($regclass${{ schema }}.timer_floor$regclass$), 0);
-    IF v_floor_us > {{ schema }}._microseconds(v_now) THEN
-      -- The clock was set back.
-      PERFORM setval($regclass${{ schema }}.timer_floor$regclass$, 0);
-      v_floor_us := 0;
+    -- Not needed if something is found at once.
+    IF i > 1 THEN
+      v_was_late := v_is_late;
+      v_is_late := (pg_sequence_last_value($regclass${{ schema }}.late_horizon$regclass$) = 0) IS NOT TRUE;
+      v_walk_us := pg_sequence_last_value($regclass${{ schema }}.generation_walk$regclass$);
+      v_floor_us := COALESCE(pg_sequence_last_value($regclass${{ schema }}.timer_floor$regclass$), 0);
+      IF v_floor_us > {{ schema }}._microseconds(v_now) THEN
+        -- The clock was set back.
+        PERFORM setval($regclass${{ schema }}.timer_floor$regclass$, 0);
+        v_floor_us := 0;
+      END IF;
     END IF;
-    v_walk_us := pg_sequence_last_value($regclass${{ schema }}.generation_walk$regclass$);
     v_served := COALESCE(pg_sequence_last_value($regclass${{ schema }}.rotation$regclass$), 0);
     v_mark_us := COALESCE(pg_sequence_last_value($regclass${{ schema }}.timer_mark$regclass$), 0);
     v_mark := timestamptz 'epoch' + v_mark_us * interval '1 us';
@@ -109,7 +112,7 @@ BEGIN
     ELSE
       v_has_had := false;
     END IF;
-    IF v_num_busy = 2 AND NOT v_has_had OR v_is_none AND v_generation = v_last_seen THEN
+    IF v_num_busy = 2 AND NOT v_has_had OR i > 2 AND v_is_none AND v_generation = v_last_seen THEN
       -- Nor if nobody has walked for a minute: it may be a copy of a database, whose numbers are younger than its rows.
       EXIT WHEN v_was_late OR NOT {{ schema }}._walk_is_in_time(v_now, interval '1 min');
       v_floor := timestamptz 'epoch' + v_floor_us * interval '1 us';

@@ -2303,7 +2303,7 @@ BEGIN
            (SELECT m.timer_at FROM "lonny".message m WHERE m.timer_at > v_floor AND m.timer_at <= v_now ORDER BY m.timer_at LIMIT 1) AS timer_at,
            (SELECT w.at FROM "lonny".wake w WHERE w.at > v_floor AND w.at <= v_now ORDER BY w.at LIMIT 1) AS wake_at
       INTO v_first;
-    IF NOT v_first.is_there AND pg_current_xact_id_if_assigned() IS NULL THEN
+    IF NOT v_first.is_there THEN
       PERFORM "lonny"._generation_turn(p_generation, p_generation + 1, v_floor_us,
                 LEAST(COALESCE(pg_sequence_last_value($regclass$"lonny".generation_at$regclass$), 0) - CASE WHEN v_is_past THEN 0 ELSE c_margin_us END,
                       "lonny"._microseconds(LEAST(v_first.timer_at, v_first.wake_at, v_now))) - 1);
@@ -2572,15 +2572,18 @@ BEGIN
        AND pg_current_xact_id_if_assigned() IS NULL THEN
       PERFORM "lonny"._horizons_draw();
     END IF;
-    v_was_late := v_is_late;
-    v_is_late := (pg_sequence_last_value($regclass$"lonny".late_horizon$regclass$) = 0) IS NOT TRUE;
-    v_floor_us := COALESCE(pg_sequence_last_value($regclass$"lonny".timer_floor$regclass$), 0);
-    IF v_floor_us > "lonny"._microseconds(v_now) THEN
-      -- The clock was set back.
-      PERFORM setval($regclass$"lonny".timer_floor$regclass$, 0);
-      v_floor_us := 0;
+    -- Not needed if something is found at once.
+    IF i > 1 THEN
+      v_was_late := v_is_late;
+      v_is_late := (pg_sequence_last_value($regclass$"lonny".late_horizon$regclass$) = 0) IS NOT TRUE;
+      v_walk_us := pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$);
+      v_floor_us := COALESCE(pg_sequence_last_value($regclass$"lonny".timer_floor$regclass$), 0);
+      IF v_floor_us > "lonny"._microseconds(v_now) THEN
+        -- The clock was set back.
+        PERFORM setval($regclass$"lonny".timer_floor$regclass$, 0);
+        v_floor_us := 0;
+      END IF;
     END IF;
-    v_walk_us := pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$);
     v_served := COALESCE(pg_sequence_last_value($regclass$"lonny".rotation$regclass$), 0);
     v_mark_us := COALESCE(pg_sequence_last_value($regclass$"lonny".timer_mark$regclass$), 0);
     v_mark := timestamptz 'epoch' + v_mark_us * interval '1 us';
@@ -2608,7 +2611,7 @@ BEGIN
     ELSE
       v_has_had := false;
     END IF;
-    IF v_num_busy = 2 AND NOT v_has_had OR v_is_none AND v_generation = v_last_seen THEN
+    IF v_num_busy = 2 AND NOT v_has_had OR i > 2 AND v_is_none AND v_generation = v_last_seen THEN
       -- Nor if nobody has walked for a minute: it may be a copy of a database, whose numbers are younger than its rows.
       EXIT WHEN v_was_late OR NOT "lonny"._walk_is_in_time(v_now, interval '1 min');
       v_floor := timestamptz 'epoch' + v_floor_us * interval '1 us';
@@ -4212,10 +4215,10 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_horizon_is_over.sql', 'a6c1d8743c969b6e84d14f811d5f8fc1517f4b338d94395d3ec9e6e79ccde64d', '0.1.0', clock_timestamp()),
   ('functions/_horizons_draw.sql', 'e0ab2fcdcd78316a79902d41ad3386c5eecf316de83295225d98ad5eb8681512', '0.1.0', clock_timestamp()),
   ('functions/_late_lift.sql', 'd8e1ba204ebe8a970cfac4305f5160a67320fb301fd9d5e1f68bd8f22619321f', '0.1.0', clock_timestamp()),
-  ('functions/_generation_retire.sql', 'fd1b2ee43b387f5646a8e4673f7764f478dff6a313a7d941fc548d4ff13a5665', '0.1.0', clock_timestamp()),
+  ('functions/_generation_retire.sql', '7013efedc2cb213bb6d86772fac9e96eee6f4a8a7b126d7ef3b5b10164a7e828', '0.1.0', clock_timestamp()),
   ('functions/_generations_walk.sql', 'fcf2fe47cecf7265e88bfb319d3997d95ca9c690afaa4b254a304f2b7304f5a6', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', '9e5014576c458755e095ec36d35279f4f28097413e1ec00b6af1e0da83b73562', '0.1.0', clock_timestamp()),
-  ('functions/_take_in_generations.sql', 'ff34bc148f16423a4bbbb919d3a58f5a2929c4a743c6b0f595bafa5db64073dd', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_generations.sql', '9678bf14e84105342189ad24e79c64d4a3c7f1c22afe6a9fad12f61db6d9fd5f', '0.1.0', clock_timestamp()),
   ('functions/message_dequeue.sql', 'abf031a95b1cf29d73ea2e4da4ad999d560d811ef98f9902f8a32e8351a8f283', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '2b4f67268933a0d46935df704fa68d3790598460d8eb94bbec25846b9d08d054', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'ff49c38309f3f4c88872397f88c23f0ab2209d711698a6b8f2725312b49bb1e3', '0.1.0', clock_timestamp()),
