@@ -452,8 +452,8 @@ MUTANTS = [
         "retry-never-busy",
         "retry_ms is at most 50 if another transaction has what is due",
         "_retry_ms",
-        "CASE WHEN p_is_busy THEN c_busy_ms END",
-        "NULL",
+        "CASE WHEN p_is_busy THEN c_busy_ms WHEN",
+        "CASE WHEN",
         "test_message_dequeue.py",
     ),
     # What decides when a message is ready
@@ -525,8 +525,8 @@ MUTANTS = [
         "tend-without-wake",
         "nothing is lost: an expired message of a limited channel has a wake",
         "_tend",
-        "FROM moved m WHERE m.status = 'WAITING';",
-        "FROM moved m WHERE false;",
+        "FROM moved m WHERE m.status = 'WAITING'\n",
+        "FROM moved m WHERE false\n",
         "channel_policy_set",
     ),
     Mutant(
@@ -542,7 +542,7 @@ MUTANTS = [
         "nothing waits: the mutex of a channel is only tried",
         "_lane_tend",
         "  IF NOT pg_try_advisory_xact_lock($regclass${{ schema }}.wake$regclass$::regclass::oid::integer,"
-        " hashint8(p_lane)) THEN\n    RETURN;\n  END IF;\n",
+        " hashint8(p_lane)) THEN\n    RETURN false;\n  END IF;\n",
         "  PERFORM pg_advisory_xact_lock($regclass${{ schema }}.wake$regclass$::regclass::oid::integer,"
         " hashint8(p_lane));\n",
         "test_promises.py",
