@@ -109,4 +109,4 @@ END
 $function$;
 COMMENT ON FUNCTION {{ schema }}.repair() IS
 'Mends what check finds and says what it did: the rows of check, with what was done for a remedy.
-At most 1000 faults of a kind are mended in a call; TRANSACTION_OPEN and SCHEMA_INCOMPLETE are left to you. Like all functions here it waits for nobody.';
+At most 1000 faults of a kind are mended in a call; TRANSACTION_OPEN and SCHEMA_INCOMPLETE are left to you. Like all functions here it waits for nobody. Errors: 55P03 while another transaction is repairing.';

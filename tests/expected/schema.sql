@@ -789,7 +789,7 @@ CREATE FUNCTION lonny.repair() RETURNS SETOF lonny.fault
     AS ...;
 
 COMMENT ON FUNCTION lonny.repair() IS 'Mends what check finds and says what it did: the rows of check, with what was done for a remedy.
-At most 1000 faults of a kind are mended in a call; TRANSACTION_OPEN and SCHEMA_INCOMPLETE are left to you. Like all functions here it waits for nobody.';
+At most 1000 faults of a kind are mended in a call; TRANSACTION_OPEN and SCHEMA_INCOMPLETE are left to you. Like all functions here it waits for nobody. Errors: 55P03 while another transaction is repairing.';
 
 CREATE FUNCTION lonny.role_grant(role text, kind text, channel_prefix text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from psycopg.errors import LockNotAvailable
 
 from tests.support.queue import (
     LOCK_MS,
@@ -153,6 +154,29 @@ def test_a_lock_that_is_over_and_that_an_operator_holds_is_found_at_once(connect
         assert dequeue(conn) == []
         operator.rollback()
         assert [m.id for m in dequeue(conn)] == [id_]
+
+
+def test_what_a_repair_sets_a_timer_for_is_found_at_once(connect: Connect) -> None:
+    conn = connect()
+    stop_clock(conn)
+    with _beside_old_snapshot(connect, conn):
+        ids = create(conn, "a", lock_ms=10)
+        assert len(dequeue(conn)) == 1
+        conn.execute("UPDATE lonny.message SET timer_at = NULL WHERE id = ANY (%s)", [ids])
+        move_clock(conn, 300)
+        _pass_generations(conn)
+        assert dequeue(conn) == []
+        assert scalar(conn, "SELECT array_agg(message_id) FROM lonny.repair()") == ids
+        assert [m.id for m in dequeue(conn)] == ids
+
+
+def test_a_second_repair_is_refused(connect: Connect) -> None:
+    conn, other = connect(), connect(autocommit=False)
+    other.execute("SELECT lonny.repair()")
+    with pytest.raises(LockNotAvailable, match="another transaction is repairing"):
+        conn.execute("SELECT lonny.repair()")
+    other.rollback()
+    conn.execute("SELECT lonny.repair()")
 
 
 @pytest.mark.parametrize("undone", ["rollback", "rollback to savepoint"])

@@ -305,6 +305,14 @@ MUTANTS = [
         "test_empty_answers.py",
     ),
     Mutant(
+        "repair-behind-the-floor",
+        "empty means empty: what a repair sets a timer for is found at once",
+        "repair",
+        "  PERFORM setval($regclass${{ schema }}.timer_floor$regclass$, - ceil(random() * 1000000000)::bigint);\n",
+        "",
+        "test_empty_answers.py",
+    ),
+    Mutant(
         "busy-is-not-empty",
         "retry_ms: at most 50 if something is in another transaction's hands",
         "_take_in_generations",

@@ -3878,7 +3878,7 @@ END
 $function$;
 COMMENT ON FUNCTION "lonny".repair() IS
 'Mends what check finds and says what it did: the rows of check, with what was done for a remedy.
-At most 1000 faults of a kind are mended in a call; TRANSACTION_OPEN and SCHEMA_INCOMPLETE are left to you. Like all functions here it waits for nobody.';
+At most 1000 faults of a kind are mended in a call; TRANSACTION_OPEN and SCHEMA_INCOMPLETE are left to you. Like all functions here it waits for nobody. Errors: 55P03 while another transaction is repairing.';
 
 
 -- Telling what is installed, and what differs from it
@@ -4238,7 +4238,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/channel_explain.sql', '981004354220637eedcfff47d1402e8ce2f70f984f0d3f110ba07942de69fb3a', '0.1.0', clock_timestamp()),
   ('functions/_schema_missing.sql', '413c5124a90e0e222c2415c27ffe3a8b50fcd197f89d7a42bf81394a91e8b9c4', '0.1.0', clock_timestamp()),
   ('functions/check.sql', 'e15b4330033e63623a95b9336572a62fd8fc6d1477d94ac35bc59fd3dde0508e', '0.1.0', clock_timestamp()),
-  ('functions/repair.sql', '76c5c790f4464ba48e4ddd3a4d2a4b76618e700900e3f6f43b4e365876f742df', '0.1.0', clock_timestamp()),
+  ('functions/repair.sql', '3a13ccaedd02ce985591e0cc60ab4fed879285179f54678f5584efe69bd43d9b', '0.1.0', clock_timestamp()),
   ('functions/version_status.sql', '62f7bbb4abb01e029199e35b18ac1f3e89fa140d55672832c28c72741a1605e2', '0.1.0', clock_timestamp()),
   ('functions/_objects.sql', '385e065c4599136798efd326262116cc9f6f32ece7a72253c53e7fd58049d3a7', '0.1.0', clock_timestamp()),
   ('functions/_roles.sql', '8c77ac6c69007c98ee4df55366a7ee479b31bc4deb709ba9f94acce6dbfbe440', '0.1.0', clock_timestamp()),
