@@ -15,6 +15,8 @@ DECLARE
   v_is_past   boolean := pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= v_horizon;
   v_floor_us  bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.timer_floor$regclass$), 0);
   v_floor     timestamptz := timestamptz 'epoch' + v_floor_us * interval '1 us';
+  v_at_us     bigint := COALESCE(pg_sequence_last_value($regclass${{ schema }}.generation_at$regclass$), 0);
+  v_bound_us  bigint := v_at_us - CASE WHEN v_is_past THEN 0 ELSE c_margin_us END;
   v_first     record;
 BEGIN
   IF v_is_past OR p_is_due AND {{ schema }}._horizon_is_over(v_horizon) THEN
@@ -27,7 +29,8 @@ BEGIN
       INTO v_first;
     IF NOT v_first.is_there THEN
       PERFORM {{ schema }}._generation_turn(p_generation, p_generation + 1, v_floor_us,
-                LEAST(COALESCE(pg_sequence_last_value($regclass${{ schema }}.generation_at$regclass$), 0) - CASE WHEN v_is_past THEN 0 ELSE c_margin_us END,
+                -- The floor holds once it was found, unless the clock was set back since.
+                LEAST(CASE WHEN v_at_us > v_floor_us THEN GREATEST(v_bound_us, v_floor_us + 1) ELSE v_bound_us END,
                       {{ schema }}._microseconds(LEAST(v_first.timer_at, v_first.wake_at, v_now))) - 1);
     END IF;
   ELSIF p_is_due THEN

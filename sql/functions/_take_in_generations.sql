@@ -79,8 +79,8 @@ BEGIN
       v_is_late := (pg_sequence_last_value($regclass${{ schema }}.late_horizon$regclass$) = 0) IS NOT TRUE;
       v_walk_us := pg_sequence_last_value($regclass${{ schema }}.generation_walk$regclass$);
       v_floor_us := COALESCE(pg_sequence_last_value($regclass${{ schema }}.timer_floor$regclass$), 0);
-      IF v_floor_us > {{ schema }}._microseconds(v_now) THEN
-        -- The clock was set back.
+      IF v_floor_us > {{ schema }}._microseconds({{ schema }}._clock()) THEN
+        -- The clock was set back. (v_now is older than what others have done meanwhile.)
         PERFORM setval($regclass${{ schema }}.timer_floor$regclass$, 0);
         v_floor_us := 0;
       END IF;
@@ -100,7 +100,7 @@ BEGIN
     v_is_over := v_generations[1] < LEAST(v_generations[2], v_found.wake_generation, v_found.message_generation);
     IF v_is_over AND pg_current_xact_id_if_assigned() IS NULL THEN
       v_num_dead := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_generation_idx$regclass$);
-      PERFORM {{ schema }}._generation_retire(v_generation, v_num_dead > 2 * v_many OR v_now - c_patience > (
+      PERFORM {{ schema }}._generation_retire(v_generation, v_num_dead > 3 * v_many OR v_now - c_patience > (
                 timestamptz 'epoch' + pg_sequence_last_value($regclass${{ schema }}.generation_at$regclass$) * interval '1 us'));
     END IF;
     v_is_none := v_found.message_at IS NULL AND v_found.timer_at IS NULL AND v_found.wake_generation IS NULL AND v_found.message_generation IS NULL;

@@ -2293,6 +2293,8 @@ DECLARE
   v_is_past   boolean := pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= v_horizon;
   v_floor_us  bigint := COALESCE(pg_sequence_last_value($regclass$"lonny".timer_floor$regclass$), 0);
   v_floor     timestamptz := timestamptz 'epoch' + v_floor_us * interval '1 us';
+  v_at_us     bigint := COALESCE(pg_sequence_last_value($regclass$"lonny".generation_at$regclass$), 0);
+  v_bound_us  bigint := v_at_us - CASE WHEN v_is_past THEN 0 ELSE c_margin_us END;
   v_first     record;
 BEGIN
   IF v_is_past OR p_is_due AND "lonny"._horizon_is_over(v_horizon) THEN
@@ -2305,7 +2307,8 @@ BEGIN
       INTO v_first;
     IF NOT v_first.is_there THEN
       PERFORM "lonny"._generation_turn(p_generation, p_generation + 1, v_floor_us,
-                LEAST(COALESCE(pg_sequence_last_value($regclass$"lonny".generation_at$regclass$), 0) - CASE WHEN v_is_past THEN 0 ELSE c_margin_us END,
+                -- The floor holds once it was found, unless the clock was set back since.
+                LEAST(CASE WHEN v_at_us > v_floor_us THEN GREATEST(v_bound_us, v_floor_us + 1) ELSE v_bound_us END,
                       "lonny"._microseconds(LEAST(v_first.timer_at, v_first.wake_at, v_now))) - 1);
     END IF;
   ELSIF p_is_due THEN
@@ -2578,8 +2581,8 @@ BEGIN
       v_is_late := (pg_sequence_last_value($regclass$"lonny".late_horizon$regclass$) = 0) IS NOT TRUE;
       v_walk_us := pg_sequence_last_value($regclass$"lonny".generation_walk$regclass$);
       v_floor_us := COALESCE(pg_sequence_last_value($regclass$"lonny".timer_floor$regclass$), 0);
-      IF v_floor_us > "lonny"._microseconds(v_now) THEN
-        -- The clock was set back.
+      IF v_floor_us > "lonny"._microseconds("lonny"._clock()) THEN
+        -- The clock was set back. (v_now is older than what others have done meanwhile.)
         PERFORM setval($regclass$"lonny".timer_floor$regclass$, 0);
         v_floor_us := 0;
       END IF;
@@ -2599,7 +2602,7 @@ BEGIN
     v_is_over := v_generations[1] < LEAST(v_generations[2], v_found.wake_generation, v_found.message_generation);
     IF v_is_over AND pg_current_xact_id_if_assigned() IS NULL THEN
       v_num_dead := v_num_read + "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
-      PERFORM "lonny"._generation_retire(v_generation, v_num_dead > 2 * v_many OR v_now - c_patience > (
+      PERFORM "lonny"._generation_retire(v_generation, v_num_dead > 3 * v_many OR v_now - c_patience > (
                 timestamptz 'epoch' + pg_sequence_last_value($regclass$"lonny".generation_at$regclass$) * interval '1 us'));
     END IF;
     v_is_none := v_found.message_at IS NULL AND v_found.timer_at IS NULL AND v_found.wake_generation IS NULL AND v_found.message_generation IS NULL;
@@ -4215,10 +4218,10 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_horizon_is_over.sql', 'a6c1d8743c969b6e84d14f811d5f8fc1517f4b338d94395d3ec9e6e79ccde64d', '0.1.0', clock_timestamp()),
   ('functions/_horizons_draw.sql', 'e0ab2fcdcd78316a79902d41ad3386c5eecf316de83295225d98ad5eb8681512', '0.1.0', clock_timestamp()),
   ('functions/_late_lift.sql', 'd8e1ba204ebe8a970cfac4305f5160a67320fb301fd9d5e1f68bd8f22619321f', '0.1.0', clock_timestamp()),
-  ('functions/_generation_retire.sql', '7013efedc2cb213bb6d86772fac9e96eee6f4a8a7b126d7ef3b5b10164a7e828', '0.1.0', clock_timestamp()),
+  ('functions/_generation_retire.sql', '607920763cf8e0f8508f132e50dcf698a7f4b62d2c251ec99aa6c60d9a1e8abf', '0.1.0', clock_timestamp()),
   ('functions/_generations_walk.sql', 'fcf2fe47cecf7265e88bfb319d3997d95ca9c690afaa4b254a304f2b7304f5a6', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', '9e5014576c458755e095ec36d35279f4f28097413e1ec00b6af1e0da83b73562', '0.1.0', clock_timestamp()),
-  ('functions/_take_in_generations.sql', '9678bf14e84105342189ad24e79c64d4a3c7f1c22afe6a9fad12f61db6d9fd5f', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_generations.sql', '9d59e140522eee211fedd7bf4cde3022bcc7db8b87e9ef843fa7212722d72858', '0.1.0', clock_timestamp()),
   ('functions/message_dequeue.sql', 'abf031a95b1cf29d73ea2e4da4ad999d560d811ef98f9902f8a32e8351a8f283', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '2b4f67268933a0d46935df704fa68d3790598460d8eb94bbec25846b9d08d054', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'ff49c38309f3f4c88872397f88c23f0ab2209d711698a6b8f2725312b49bb1e3', '0.1.0', clock_timestamp()),
