@@ -100,7 +100,7 @@ BEGIN
     v_is_over := v_generations[1] < LEAST(v_generations[2], v_found.wake_generation, v_found.message_generation);
     IF v_is_over AND pg_current_xact_id_if_assigned() IS NULL THEN
       v_num_dead := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_generation_idx$regclass$);
-      PERFORM {{ schema }}._generation_retire(v_generation, v_num_dead > 3 * v_many OR v_now - c_patience > (
+      PERFORM {{ schema }}._generation_retire(v_generation, v_num_dead > 2 * v_many OR v_now - c_patience > (
                 timestamptz 'epoch' + pg_sequence_last_value($regclass${{ schema }}.generation_at$regclass$) * interval '1 us'));
     END IF;
     v_is_none := v_found.message_at IS NULL AND v_found.timer_at IS NULL AND v_found.wake_generation IS NULL AND v_found.message_generation IS NULL;
@@ -179,7 +179,7 @@ BEGIN
     END IF;
     IF v_num_taken > 0 THEN
       v_num_read := v_num_read + {{ schema }}._entries_read($regclass${{ schema }}.message_generation_idx$regclass$);
-      IF v_generation % 2 = 0 AND v_num_read > v_many OR v_is_over AND v_num_read > 4 * v_many THEN
+      IF v_generation % 2 = 0 AND v_num_read > v_many OR v_is_over AND v_num_read > 8 * v_many THEN
         PERFORM {{ schema }}._generation_turn(v_generation, v_generation + 1, NULL, NULL);
       END IF;
       EXIT;

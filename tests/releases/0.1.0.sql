@@ -2602,7 +2602,7 @@ BEGIN
     v_is_over := v_generations[1] < LEAST(v_generations[2], v_found.wake_generation, v_found.message_generation);
     IF v_is_over AND pg_current_xact_id_if_assigned() IS NULL THEN
       v_num_dead := v_num_read + "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
-      PERFORM "lonny"._generation_retire(v_generation, v_num_dead > 3 * v_many OR v_now - c_patience > (
+      PERFORM "lonny"._generation_retire(v_generation, v_num_dead > 2 * v_many OR v_now - c_patience > (
                 timestamptz 'epoch' + pg_sequence_last_value($regclass$"lonny".generation_at$regclass$) * interval '1 us'));
     END IF;
     v_is_none := v_found.message_at IS NULL AND v_found.timer_at IS NULL AND v_found.wake_generation IS NULL AND v_found.message_generation IS NULL;
@@ -2681,7 +2681,7 @@ BEGIN
     END IF;
     IF v_num_taken > 0 THEN
       v_num_read := v_num_read + "lonny"._entries_read($regclass$"lonny".message_generation_idx$regclass$);
-      IF v_generation % 2 = 0 AND v_num_read > v_many OR v_is_over AND v_num_read > 4 * v_many THEN
+      IF v_generation % 2 = 0 AND v_num_read > v_many OR v_is_over AND v_num_read > 8 * v_many THEN
         PERFORM "lonny"._generation_turn(v_generation, v_generation + 1, NULL, NULL);
       END IF;
       EXIT;
@@ -4221,7 +4221,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_generation_retire.sql', '607920763cf8e0f8508f132e50dcf698a7f4b62d2c251ec99aa6c60d9a1e8abf', '0.1.0', clock_timestamp()),
   ('functions/_generations_walk.sql', 'fcf2fe47cecf7265e88bfb319d3997d95ca9c690afaa4b254a304f2b7304f5a6', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', '9e5014576c458755e095ec36d35279f4f28097413e1ec00b6af1e0da83b73562', '0.1.0', clock_timestamp()),
-  ('functions/_take_in_generations.sql', '9d59e140522eee211fedd7bf4cde3022bcc7db8b87e9ef843fa7212722d72858', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_generations.sql', 'f4b975be250f506b72040ace2724c9dba1d465df0aa2cfb5c5257d6c408def11', '0.1.0', clock_timestamp()),
   ('functions/message_dequeue.sql', 'abf031a95b1cf29d73ea2e4da4ad999d560d811ef98f9902f8a32e8351a8f283', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '2b4f67268933a0d46935df704fa68d3790598460d8eb94bbec25846b9d08d054', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'ff49c38309f3f4c88872397f88c23f0ab2209d711698a6b8f2725312b49bb1e3', '0.1.0', clock_timestamp()),
