@@ -39,7 +39,7 @@ test-all: $(VERSIONS:%=.venv/postgresql-%) .venv/.test pgtap plpgsql-check pgbou
 	done; [ -z "$$failed" ] || { echo "failed on:$$failed" >&2; exit 1; }
 
 # Those that show the PL/pgSQL at work, each refusal once; on Debian's server, for which there is plpgsql_check.
-COVERING := $(addprefix tests/integration/test_,$(addsuffix .py,pgtap roles events wake_ups check generations \
+COVERING := $(addprefix tests/integration/test_,$(addsuffix .py,pgtap roles events wake_ups check generations empty_answers \
 	message_dequeue admission attacks)) tests/migration/test_roles.py \
 	tests/proof/test_bad_input.py::TestLargeContent::test_more_than_can_be_delivered_is_refused
 
