@@ -20,6 +20,7 @@ DECLARE
   -- Where so many end in that time that stepping over them takes its own.
   c_many_timers CONSTANT integer := 30;
   c_narrow_us   CONSTANT bigint := 2000;
+  -- After so long it is asked who keeps the older generation from ending.
   c_patience    CONSTANT interval := interval '200 ms';
   c_unknown     CONSTANT bigint := 9223372036854775807;
   v_now         timestamptz := {{ schema }}._clock();

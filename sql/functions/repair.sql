@@ -15,6 +15,7 @@ DECLARE
   v_is_had boolean;
 BEGIN
   -- It may set timers that are over. Until it is committed no search for them begins later (_generation_retire).
+  -- Dequeues have this mutex for a moment, another repair until it ends.
   FOR i IN 1 .. 100 LOOP
     v_is_had := pg_try_advisory_xact_lock($regclass${{ schema }}.generation$regclass$::regclass::oid::integer, 1);
     EXIT WHEN v_is_had;

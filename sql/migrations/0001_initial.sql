@@ -68,7 +68,7 @@ CREATE UNLOGGED SEQUENCE {{ schema }}.wake_rotation AS bigint MINVALUE -92233720
 COMMENT ON SEQUENCE {{ schema }}.wake_rotation IS 'The lane whose wakes were handled last.';
 
 -- Beside an old snapshot (sql/README.md) only. As long as nothing holds one, they are 0, or less, and no row has a generation. A row's is read when its
--- transaction has its number, so that it is known which ones may have read an older one (_horizon_set).
+-- transaction has its number, so that it is known which ones may have read an older one (_horizons_draw).
 CREATE UNLOGGED SEQUENCE {{ schema }}.generation AS bigint MINVALUE -9223372036854775808 START WITH 0;
 COMMENT ON SEQUENCE {{ schema }}.generation IS 'The sum of the two generations in use: what becomes ready gets the younger, what is ready has the one or the other. 2: only 1 is in use, 3: 1 and 2, 4: only 2. 0 or less: none is, -4: those up to 2 were.';
 CREATE UNLOGGED SEQUENCE {{ schema }}.generation_walk AS bigint MINVALUE 0 START WITH 0;

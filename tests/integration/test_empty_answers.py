@@ -15,7 +15,9 @@ from tests.support.queue import (
     create,
     delete,
     dequeue,
+    generation,
     limit,
+    live,
     move_clock,
     scalar,
     stop_clock,
@@ -34,19 +36,9 @@ SELECT sum(pg_stat_get_xact_tuples_returned(indexrelid))::bigint
 """
 
 
-def _generation(conn: Connection) -> int:
-    return int(scalar(conn, "SELECT coalesce(pg_sequence_last_value('lonny.generation'), 0)"))
-
-
 def _is_late(conn: Connection) -> bool:
     """Whether an empty answer takes a search through everything."""
     return bool(scalar(conn, "SELECT (pg_sequence_last_value('lonny.late_horizon') = 0) IS NOT TRUE"))
-
-
-def _live(conn: Connection, count: int, *, lock_ms: int = LOCK_MS) -> None:
-    for _ in range(count):
-        create(conn, None, lock_ms=lock_ms)
-        delete(conn, *dequeue(conn))
 
 
 @contextmanager
@@ -57,11 +49,11 @@ def _beside_old_snapshot(connect: Connect, conn: Connection) -> Generator[None]:
     holder.execute("SELECT")
     create(conn, None, 2000)
     delete(conn, *dequeue(conn, 2000))
-    _live(conn, 2)
+    live(conn, 2)
     for _ in range(3):
         move_clock(conn, 600)
-        _live(conn, 10)
-    assert _generation(conn) > 0
+        live(conn, 10)
+    assert generation(conn) > 0
     assert not _is_late(conn)
     yield
     holder.rollback()
@@ -69,11 +61,11 @@ def _beside_old_snapshot(connect: Connect, conn: Connection) -> Generator[None]:
 
 def _pass_generations(conn: Connection, count: int = 2) -> None:
     """Have so many more generations begin, and those before end; no walk is due meanwhile."""
-    wanted = _generation(conn) // 2 + count
+    wanted = generation(conn) // 2 + count
     for _ in range(40):
-        if _generation(conn) >= 2 * wanted:
+        if generation(conn) >= 2 * wanted:
             return
-        _live(conn, 100)
+        live(conn, 100)
     pytest.fail("no new generations")
 
 
@@ -117,10 +109,10 @@ def test_what_is_committed_late_is_found_at_once(connect: Connect, what: str, *,
         if walked:
             for _ in range(4):
                 move_clock(conn, 600)
-                _live(conn, 10)
+                live(conn, 10)
         else:
             move_clock(conn, 30)
-            _live(conn, 10)
+            live(conn, 10)
         assert dequeue(conn) == []
         late.commit()
         assert [m.id for m in dequeue(conn)] == [id_]
@@ -133,7 +125,7 @@ def test_a_delay_that_is_over_when_it_is_committed_is_found_at_once(connect: Con
     with _beside_old_snapshot(connect, conn):
         ids = create(late, "a", delay_ms=5)
         move_clock(conn, 300)
-        _live(conn, 2)
+        live(conn, 2)
         assert dequeue(conn) == []
         late.commit()
         assert [m.id for m in dequeue(conn)] == ids
@@ -149,7 +141,7 @@ def test_a_lock_that_is_over_and_that_an_operator_holds_is_found_at_once(connect
         operator.execute("SELECT FROM lonny.message WHERE id = %s FOR UPDATE", [id_])
         for _ in range(30):
             move_clock(conn, 600)
-            _live(conn, 50)
+            live(conn, 50)
         assert not _is_late(conn)
         assert dequeue(conn) == []
         operator.rollback()
@@ -187,11 +179,11 @@ def test_what_another_held_while_its_generation_ended_is_found_at_once(connect: 
         (id_,) = create(conn, "a")
         worker.execute("SAVEPOINT before")
         assert [m.id for m in dequeue(worker)] == [id_]
-        began = _generation(conn)
+        began = generation(conn)
         for _ in range(10):
             move_clock(conn, 600)
-            _live(conn, 100)
-        assert _generation(conn) >= began + 3
+            live(conn, 100)
+        assert generation(conn) >= began + 3
         assert dequeue(conn) == []
         worker.execute("ROLLBACK TO SAVEPOINT before" if "savepoint" in undone else "ROLLBACK")
         assert [m.id for m in dequeue(conn)] == [id_]
@@ -223,7 +215,7 @@ def test_others_that_write_to_the_queue_are_waited_for_by_two_walks(connect: Con
         other.rollback()
         for _ in range(3):
             move_clock(conn, 600)
-            _live(conn, 2)
+            live(conn, 2)
         assert not _is_late(conn)
         assert _read(conn) < 1000
 
@@ -277,7 +269,7 @@ def test_what_a_dequeue_took_is_there_again_when_it_is_undone(connect: Connect) 
             "SELECT lonny._generation_turn(g, g + 1, NULL, NULL)"
             " FROM pg_sequence_last_value('lonny.generation') AS g WHERE g % 2 = 0"
         )
-        assert _generation(conn) % 2 == 1
+        assert generation(conn) % 2 == 1
         (younger,) = create(conn, None)
         conn.execute("SELECT lonny._horizons_draw()")
         assert [m.id for m in (*dequeue(worker), *dequeue(worker))] == [older, younger]
@@ -291,7 +283,7 @@ def test_the_mutex_of_the_numbers_is_kept_by_nobody(connect: Connect) -> None:
     stop_clock(conn)
     with _beside_old_snapshot(connect, conn):
         begin = "SELECT lonny._generation_turn(%s, %s, NULL, NULL)"
-        now = _generation(conn)
+        now = generation(conn)
         for numbers in ([now, now + 1], [now, now + 1], [now - 2, now - 1], [None, None]):
             worker.execute(begin, numbers)
         worker.execute("SELECT lonny._horizons_draw(), lonny._late_lift(1)")
@@ -318,7 +310,7 @@ def test_generations_end_although_another_begins_meanwhile(connect: Connect) -> 
             _pass_generations(conn, 1)
             gate.rollback()
             walked = [id_ for (id_,) in step.result()]
-        assert _generation(conn) < 0
+        assert generation(conn) < 0
         assert ids[0] in [*walked, *(m.id for m in dequeue(conn, 3))]
 
 

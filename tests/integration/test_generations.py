@@ -8,12 +8,13 @@ import pytest
 from psycopg.errors import QueryCanceled
 
 from tests.support.queue import (
-    LOCK_MS,
     WALK_GATE,
     create,
     delete,
     dequeue,
+    generation,
     limit,
+    live,
     move_clock,
     scalar,
     stop_clock,
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
 _TIMERS_READ = "SELECT pg_stat_get_xact_tuples_returned('lonny.message_timer_idx'::regclass)"
 
 
-def _generation(conn: Connection) -> int:
-    return int(scalar(conn, "SELECT coalesce(pg_sequence_last_value('lonny.generation'), 0)"))
-
-
 def _begin(conn: Connection, holder: Connection, count: int = 600) -> None:
     """Hold an old snapshot, until the holder's transaction ends, and have so many dead rows beside it."""
     holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -41,14 +38,8 @@ def _begin(conn: Connection, holder: Connection, count: int = 600) -> None:
         "SELECT lonny.message_delete_many(%s, %s)",
         [[m.id for m in messages], [m.num_attempts for m in messages]],
     )
-    _live(conn, 2)
-    assert _generation(conn) > 0
-
-
-def _live(conn: Connection, count: int, *, lock_ms: int = LOCK_MS) -> None:
-    for _ in range(count):
-        create(conn, None, lock_ms=lock_ms)
-        delete(conn, *dequeue(conn))
+    live(conn, 2)
+    assert generation(conn) > 0
 
 
 def test_a_generation_is_not_searched_before_its_first_walk_is_over(connect: Connect) -> None:
@@ -61,7 +52,7 @@ def test_a_generation_is_not_searched_before_its_first_walk_is_over(connect: Con
     oldest, second, *_ = create(conn, None, 10_002)
     move_clock(conn, 1000)
     assert [message.id for message in dequeue(conn)] == [oldest]
-    assert _generation(conn) < 0  # too many are ready; the next walk, half a second later, tries again
+    assert generation(conn) < 0  # too many are ready; the next walk, half a second later, tries again
     move_clock(conn, 600)
     gate.execute("SELECT pg_advisory_xact_lock(7, 7)")
     with background(walker, "SELECT id FROM lonny.message_dequeue()") as step:
@@ -119,7 +110,7 @@ def test_few_dead_rows_in_each_of_many_lanes_begin_generations_only_if_they_stay
         create(conn, name)
     conn.execute("SELECT setval('lonny.generation_walk', 1)")
     assert len(dequeue(conn)) == 1
-    assert (_generation(conn) > 0) == held
+    assert (generation(conn) > 0) == held
     holder.rollback()
 
 
@@ -131,8 +122,8 @@ def test_a_generation_has_had_no_message_before(connect: Connect, ended: int) ->
     _begin(conn, holder)
     conn.execute("SELECT setval('lonny.generation', %s)", [-ended])
     move_clock(conn, 1000)
-    _live(conn, 1)
-    assert _generation(conn) // 2 > (ended + 1) // 2
+    live(conn, 1)
+    assert generation(conn) // 2 > (ended + 1) // 2
     holder.rollback()
 
 
@@ -149,9 +140,9 @@ def test_what_an_open_transaction_holds_keeps_no_generation(connect: Connect, wh
         create(conn, "a")
     generations: set[int] = set()
     for _ in range(20):
-        _live(conn, 100)
+        live(conn, 100)
         move_clock(conn, 500)
-        generations.add(_generation(conn))
+        generations.add(generation(conn))
     assert len(generations) > 6
     worker.rollback()
     move_clock(conn, 500)
@@ -169,7 +160,7 @@ def test_timers_are_not_searched_from_one_on_that_an_open_transaction_holds(conn
     assert delete(worker, message) == ["MESSAGE_DELETED"]
     move_clock(conn, 10)
     for _ in range(300):
-        _live(conn, 1, lock_ms=5)
+        live(conn, 1, lock_ms=5)
         move_clock(conn, 10)
     create(conn, None)
     conn.execute("SELECT pg_stat_force_next_flush()")
@@ -209,5 +200,5 @@ def test_a_walk_that_was_cancelled_is_not_tried_again_at_once(connect: Connect, 
     gate.rollback()
     move_clock(conn, 501)
     assert [message.id for message in dequeue(walker)] == ids[2:]
-    assert _generation(conn) > 0
+    assert generation(conn) > 0
     holder.rollback()

@@ -11,6 +11,7 @@ from tests.support.queue import (
     create,
     delete,
     dequeue,
+    generation,
     limit,
     move_clock,
     next_generation,
@@ -39,11 +40,6 @@ def _old_snapshot(connect: Connect) -> Generator[None]:
     holder.execute("SELECT")
     yield
     holder.rollback()
-
-
-def _generation(conn: Connection) -> int:
-    """The sum of the two generations in use, 0 or less if none is."""
-    return int(scalar(conn, "SELECT coalesce(pg_sequence_last_value('lonny.generation'), 0)"))
 
 
 def _live(conn: Connection, channels: list[str | None], count: int) -> int:
@@ -82,16 +78,16 @@ def test_dead_rows_are_not_stepped_over_again_and_again(connect: Connect, width:
         limit(conn, [channel for channel in channels if channel], 10)
     with _old_snapshot(connect):
         _fill_with_dead_rows(conn)
-        assert _generation(conn) > 0
-        first = _generation(conn)
+        assert generation(conn) > 0
+        first = generation(conn)
         reads = [_live(conn, channels, 100) for _ in range(15)]
         # All that was ever there, and that several times over, is what it would read without generations.
         dead = scalar(conn, "SELECT last_value FROM lonny.message_id_seq")
         assert dead > 2000
-        assert _generation(conn) > first + 2
+        assert generation(conn) > first + 2
         if not limited:
             assert max(reads) < 1000
-        assert _generation(conn) > 0
+        assert generation(conn) > 0
 
 
 def test_generations_end_with_the_snapshot(connect: Connect) -> None:
@@ -100,14 +96,14 @@ def test_generations_end_with_the_snapshot(connect: Connect) -> None:
     with _old_snapshot(connect):
         _fill_with_dead_rows(conn)
         _live(conn, [None], 10)
-        assert _generation(conn) > 0
+        assert generation(conn) > 0
         move_clock(conn, 1000)
         _live(conn, [None], 10)
-        assert _generation(conn) > 0
+        assert generation(conn) > 0
     conn.execute("VACUUM lonny.message, lonny.wake")
     move_clock(conn, 1000)
     _live(conn, [None], 2)
-    assert _generation(conn) <= 0
+    assert generation(conn) <= 0
     assert scalar(conn, "SELECT last_value FROM lonny.generation_walk") == 0
 
 
@@ -133,7 +129,7 @@ def test_what_is_committed_late_is_found_at_once_if_there_is_nothing_else(connec
     (older,) = create(late, None)
     with _old_snapshot(connect):
         _fill_with_dead_rows(conn)
-        assert _generation(conn) > 0
+        assert generation(conn) > 0
         assert dequeue(conn) == []
         late.commit()
         assert [message.id for message in dequeue(conn)] == [older]
@@ -151,7 +147,7 @@ def test_a_lock_that_ends_and_a_delay_that_ends_are_noticed(connect: Connect, ch
         for ms, ids in [(4999, []), (1, [locked]), (999, []), (1, [delayed])]:
             move_clock(conn, ms)
             assert [message.id for message in dequeue(conn)] == ids
-        assert _generation(conn) > 0
+        assert generation(conn) > 0
 
 
 def test_a_lock_that_ends_has_its_turn_beside_others(connect: Connect) -> None:
@@ -184,11 +180,11 @@ def test_too_many_ready_messages_are_searched_without_generations(connect: Conne
     stop_clock(conn)
     with _old_snapshot(connect):
         _fill_with_dead_rows(conn)
-        assert _generation(conn) > 0
+        assert generation(conn) > 0
         create(conn, "a", 10_001)
         move_clock(conn, 1000)
         ids = {message.id for message in dequeue(conn)}
-        assert _generation(conn) < 0
+        assert generation(conn) < 0
         ids |= {message.id for _ in range(12) for message in dequeue(conn, 1000)}
         assert len(ids) == 10_001
 
@@ -201,7 +197,7 @@ def test_two_generations_have_turns_together(connect: Connect) -> None:
         _fill_with_dead_rows(conn)
         create(conn, "a", 20)
         next_generation(conn)
-        assert _generation(conn) % 2 == 1
+        assert generation(conn) % 2 == 1
         create(conn, "b", 20)
         create(conn, "a", 20)
         single = [dequeue(conn)[0].channel for _ in range(10)]

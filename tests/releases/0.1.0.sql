@@ -178,7 +178,7 @@ CREATE UNLOGGED SEQUENCE "lonny".wake_rotation AS bigint MINVALUE -9223372036854
 COMMENT ON SEQUENCE "lonny".wake_rotation IS 'The lane whose wakes were handled last.';
 
 -- Beside an old snapshot (sql/README.md) only. As long as nothing holds one, they are 0, or less, and no row has a generation. A row's is read when its
--- transaction has its number, so that it is known which ones may have read an older one (_horizon_set).
+-- transaction has its number, so that it is known which ones may have read an older one (_horizons_draw).
 CREATE UNLOGGED SEQUENCE "lonny".generation AS bigint MINVALUE -9223372036854775808 START WITH 0;
 COMMENT ON SEQUENCE "lonny".generation IS 'The sum of the two generations in use: what becomes ready gets the younger, what is ready has the one or the other. 2: only 1 is in use, 3: 1 and 2, 4: only 2. 0 or less: none is, -4: those up to 2 were.';
 CREATE UNLOGGED SEQUENCE "lonny".generation_walk AS bigint MINVALUE 0 START WITH 0;
@@ -465,7 +465,7 @@ COMMENT ON COLUMN "lonny".channel_explanation.max_concurrency IS 'The limit that
 COMMENT ON COLUMN "lonny".channel_explanation.release_interval_ms IS 'The interval that is in force, in milliseconds.';
 
 INSERT INTO "lonny".migration (version, name, checksum, package_version, is_breaking, applied_at)
-VALUES (1, 'initial', '429eea9a07215a35da1b12cc895f5d2d1889cf2671690750c08e3d5a92a4f891', '0.1.0', false, clock_timestamp());
+VALUES (1, 'initial', '26f2a37f5ca6ce378ef9b1932d27521e425d21d4b013296a50cb750de8670eb7', '0.1.0', false, clock_timestamp());
 DELETE FROM "lonny".object;
 
 
@@ -2522,6 +2522,7 @@ DECLARE
   -- Where so many end in that time that stepping over them takes its own.
   c_many_timers CONSTANT integer := 30;
   c_narrow_us   CONSTANT bigint := 2000;
+  -- After so long it is asked who keeps the older generation from ending.
   c_patience    CONSTANT interval := interval '200 ms';
   c_unknown     CONSTANT bigint := 9223372036854775807;
   v_now         timestamptz := "lonny"._clock();
@@ -3787,6 +3788,7 @@ DECLARE
   v_is_had boolean;
 BEGIN
   -- It may set timers that are over. Until it is committed no search for them begins later (_generation_retire).
+  -- Dequeues have this mutex for a moment, another repair until it ends.
   FOR i IN 1 .. 100 LOOP
     v_is_had := pg_try_advisory_xact_lock($regclass$"lonny".generation$regclass$::regclass::oid::integer, 1);
     EXIT WHEN v_is_had;
@@ -4221,7 +4223,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/_generation_retire.sql', '607920763cf8e0f8508f132e50dcf698a7f4b62d2c251ec99aa6c60d9a1e8abf', '0.1.0', clock_timestamp()),
   ('functions/_generations_walk.sql', 'fcf2fe47cecf7265e88bfb319d3997d95ca9c690afaa4b254a304f2b7304f5a6', '0.1.0', clock_timestamp()),
   ('functions/_message_hold.sql', '9e5014576c458755e095ec36d35279f4f28097413e1ec00b6af1e0da83b73562', '0.1.0', clock_timestamp()),
-  ('functions/_take_in_generations.sql', 'f4b975be250f506b72040ace2724c9dba1d465df0aa2cfb5c5257d6c408def11', '0.1.0', clock_timestamp()),
+  ('functions/_take_in_generations.sql', '898e350cd84a095a8cc034585f9a9518bfee5cd05da39fffb1624fbf68aa9064', '0.1.0', clock_timestamp()),
   ('functions/message_dequeue.sql', 'abf031a95b1cf29d73ea2e4da4ad999d560d811ef98f9902f8a32e8351a8f283', '0.1.0', clock_timestamp()),
   ('functions/_place_freed.sql', '2b4f67268933a0d46935df704fa68d3790598460d8eb94bbec25846b9d08d054', '0.1.0', clock_timestamp()),
   ('functions/_places_freed.sql', 'ff49c38309f3f4c88872397f88c23f0ab2209d711698a6b8f2725312b49bb1e3', '0.1.0', clock_timestamp()),
@@ -4241,7 +4243,7 @@ INSERT INTO "lonny".template (path, checksum, package_version, applied_at) VALUE
   ('functions/channel_explain.sql', '981004354220637eedcfff47d1402e8ce2f70f984f0d3f110ba07942de69fb3a', '0.1.0', clock_timestamp()),
   ('functions/_schema_missing.sql', '413c5124a90e0e222c2415c27ffe3a8b50fcd197f89d7a42bf81394a91e8b9c4', '0.1.0', clock_timestamp()),
   ('functions/check.sql', 'e15b4330033e63623a95b9336572a62fd8fc6d1477d94ac35bc59fd3dde0508e', '0.1.0', clock_timestamp()),
-  ('functions/repair.sql', '3a13ccaedd02ce985591e0cc60ab4fed879285179f54678f5584efe69bd43d9b', '0.1.0', clock_timestamp()),
+  ('functions/repair.sql', '0ea2d7cd5af7a15a6bbb5742eac26f438963cd7fa2876c8319ae3e23a7eb911f', '0.1.0', clock_timestamp()),
   ('functions/version_status.sql', '62f7bbb4abb01e029199e35b18ac1f3e89fa140d55672832c28c72741a1605e2', '0.1.0', clock_timestamp()),
   ('functions/_objects.sql', '385e065c4599136798efd326262116cc9f6f32ece7a72253c53e7fd58049d3a7', '0.1.0', clock_timestamp()),
   ('functions/_roles.sql', '8c77ac6c69007c98ee4df55366a7ee479b31bc4deb709ba9f94acce6dbfbe440', '0.1.0', clock_timestamp()),

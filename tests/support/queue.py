@@ -99,6 +99,11 @@ def begin_generations(conn: Connection) -> None:
     conn.execute(_GENERATIONS)
 
 
+def generation(conn: Connection) -> int:
+    """The sum of the two generations in use, 0 or less if none is."""
+    return int(scalar(conn, "SELECT coalesce(pg_sequence_last_value('lonny.generation'), 0)"))
+
+
 def next_generation(conn: Connection) -> None:
     """As if the generation in use had gathered many dead rows, unless there are two already."""
     conn.execute(_NEXT_GENERATION)
@@ -139,6 +144,13 @@ def answer(conn: Connection, max_messages: int = 1) -> tuple[list[Taken], int | 
 def dequeue(conn: Connection, max_messages: int = 1) -> list[Taken]:
     """One dequeue: what it took, nothing if nothing was available."""
     return answer(conn, max_messages)[0]
+
+
+def live(conn: Connection, count: int, *, lock_ms: int = LOCK_MS) -> None:
+    """Create a message, dequeue it and delete it, so many times."""
+    for _ in range(count):
+        create(conn, None, lock_ms=lock_ms)
+        delete(conn, *dequeue(conn))
 
 
 def channels(messages: Iterable[Taken]) -> set[str]:
