@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 BUSY_MS = 50
 LOOK_MS = 200
+FAR_MS = 1000  # beside an old snapshot
 
 
 @dataclass
