@@ -25,8 +25,7 @@ test: .venv/.test .venv/postgresql-15 pgtap plpgsql-check pgbouncer ## Run all t
 	$(PYTEST)
 
 proof: .venv/.test pgtap pgbouncer ## Try to break it at length: beside its model, in each isolation level, through a pooler
-	$(BIN)/python -m pytest tests/model tests/proof tests/isolation tests/integration/test_pgbouncer.py \
-		tests/migration/test_upgrade.py --hypothesis-profile=proof $(ARGS)
+	$(BIN)/python -m pytest tests/model tests/proof tests/isolation tests/integration/test_pgbouncer.py tests/migration/test_upgrade.py --hypothesis-profile=proof $(ARGS)
 
 soak: .venv/.test ## Everything at once, with crashes, for so long: MINUTES=30
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) $(ARGS)

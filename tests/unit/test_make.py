@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PROOF = "tests/model tests/proof tests/isolation tests/integration/test_pgbouncer.py"
+PROOF = (
+    "tests/model tests/proof tests/isolation tests/integration/test_pgbouncer.py"
+    " tests/migration/test_upgrade.py"
+)
 PACKAGE = "postgresql-N-pgtap"
 
 
