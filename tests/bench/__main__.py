@@ -22,6 +22,7 @@ from pylonny.bench.workloads import DEFAULT, chosen
 from pylonny.errors import Error
 from pylonny.server import PrivateServer
 from tests.bench import markdown, peers
+from tests.bench.ceilings import Calls, Leases
 
 # As durable as PostgreSQL is; so large that no checkpoint falls into one run and not the other.
 SETTINGS = {
@@ -54,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     known = ",".join(peer.name for peer in peers.PEERS)
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
     parser.add_argument("--peers", default=known, help="which (default: %(default)s; '' for none)")
+    parser.add_argument("--ceilings", action="store_true", help="besides, what such functions reach at most")
     parser.add_argument("--workload", default=",".join(DEFAULT), help="which (default: %(default)s)")
     parser.add_argument("--duration", type=int, default=5, help="seconds of a run (default: %(default)s)")
     parser.add_argument("--snapshot-duration", type=int, default=120, help="beside a snapshot (%(default)s)")
@@ -71,6 +73,7 @@ def command(options: argparse.Namespace) -> str:
     """What to type for the same measurement again."""
     told = (
         "peers",
+        "ceilings",
         "workload",
         "duration",
         "snapshot_duration",
@@ -109,7 +112,8 @@ def bench(options: argparse.Namespace) -> None:
     with PrivateServer(settings=SETTINGS) as server:
         numbers = count(1)
         places: dict[str, tuple[System, Place]] = {}
-        for own in (Floor(_SCHEMA), Queue(_SCHEMA)):
+        ceilings = (Calls(_SCHEMA), Leases(_SCHEMA)) if options.ceilings else ()
+        for own in (Floor(_SCHEMA), *ceilings, Queue(_SCHEMA)):
             places[own.name] = (own, _place(server, "template1", own, numbers.__next__))
         versions = {Queue.name: __version__}
         for peer in found:

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
 
+from pylonny.bench.session import placeholders
+from pylonny.bench.systems import Left
+from pylonny.bench.workloads import WORKLOADS
+from tests.bench.ceilings import Calls, Ceiling, Leases
 from tests.support.sessions import wait_until
 
 if TYPE_CHECKING:
@@ -46,6 +51,30 @@ def bench(
 
 def schemas(conn: Connection) -> list[str]:
     return [name for (name,) in conn.execute(OURS).fetchall()]
+
+
+@pytest.mark.parametrize("ceiling", [Calls, Leases])
+def test_a_ceiling_hands_each_message_to_one(connect: Connect, ceiling: type[Ceiling]) -> None:
+    conn, other = connect(), connect()
+    conn.execute("CREATE SCHEMA bench")
+    system, workload = ceiling("bench"), WORKLOADS["W1"]
+    system.install(conn, workload)
+    system.load(conn, workload, 1)
+    create, dequeue, delete = system.steps(workload)
+    conn.execute(create.sql.encode())
+    assert system.left(conn) == Left(free=2, taken=0)
+
+    with conn.transaction():
+        rows = [
+            one.cursor(row_factory=dict_row).execute(dequeue.sql.encode()).fetchone() for one in (conn, other)
+        ]
+        found = [row for row in rows if row]
+        assert sorted(row["n"] for row in found) == [1, 2]
+        assert conn.execute(dequeue.sql.encode()).fetchall() == []
+    assert system.left(conn) == Left(free=0, taken=2)
+    for row in found:
+        assert conn.execute(placeholders(delete.sql).encode(), row).fetchone() == (True,)
+    assert system.left(conn) == Left(free=0, taken=0)
 
 
 def test_an_older_pgbench_knows_all_that_it_is_given(database: str, tmp_path: Path) -> None:
