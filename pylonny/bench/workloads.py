@@ -57,6 +57,8 @@ _ALL = [
     Workload("W6T", "the same, 1,000 channels", beside_snapshot=True, channels=1000),
     Workload("W6H", "the same, one channel", beside_snapshot=True, channels=1),
     Workload("W6L", "the same, 1,000 with a limit", beside_snapshot=True, channels=1000, max_concurrency=10),
+    Workload("W6LH", "the same, one with a limit", beside_snapshot=True, channels=1, max_concurrency=10),
+    Workload("W6M", "the same, 100,000 channels", beside_snapshot=True, channels=100_000),
     Workload("W6B", "the same, batches of 100", beside_snapshot=True, clients=4, batch=100),
     Workload("W7S", "on a backlog of 1,000", floor="W7S", preloaded=1000),
     Workload("W7", "on a backlog of a million", base="W7S", preloaded=MILLION),
