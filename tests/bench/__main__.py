@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from pylonny.bench.workloads import DEFAULT, chosen
 from pylonny.errors import Error
 from pylonny.server import PrivateServer
 from tests.bench import markdown, peers
-from tests.bench.ceilings import Calls, Leases
+from tests.bench.ceilings import CEILINGS
 
 # As durable as PostgreSQL is; so large that no checkpoint falls into one run and not the other.
 SETTINGS = {
@@ -55,7 +56,11 @@ def parser() -> argparse.ArgumentParser:
     known = ",".join(peer.name for peer in peers.PEERS)
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
     parser.add_argument("--peers", default=known, help="which (default: %(default)s; '' for none)")
-    parser.add_argument("--ceilings", action="store_true", help="besides, what such functions reach at most")
+    parser.add_argument(
+        "--ceilings",
+        action="store_true",
+        help="two bare tables behind functions too: what calls and leases alone cost",
+    )
     parser.add_argument("--workload", default=",".join(DEFAULT), help="which (default: %(default)s)")
     parser.add_argument("--duration", type=int, default=5, help="seconds of a run (default: %(default)s)")
     parser.add_argument("--snapshot-duration", type=int, default=120, help="beside a snapshot (%(default)s)")
@@ -86,7 +91,10 @@ def command(options: argparse.Namespace) -> str:
     for name in told:
         value = getattr(options, name)
         if value != getattr(defaults, name):
-            arguments += ["--" + name.replace("_", "-"), *([] if value is True else [str(value)])]
+            arguments += [
+                "--" + name.replace("_", "-"),
+                *([] if value is True else [shlex.quote(str(value))]),
+            ]
     return f'make bench ARGS="{" ".join(arguments)}"' if arguments else "make bench"
 
 
@@ -112,7 +120,7 @@ def bench(options: argparse.Namespace) -> None:
     with PrivateServer(settings=SETTINGS) as server:
         numbers = count(1)
         places: dict[str, tuple[System, Place]] = {}
-        ceilings = (Calls(_SCHEMA), Leases(_SCHEMA)) if options.ceilings else ()
+        ceilings = [ceiling(_SCHEMA) for ceiling in CEILINGS] if options.ceilings else []
         for own in (Floor(_SCHEMA), *ceilings, Queue(_SCHEMA)):
             places[own.name] = (own, _place(server, "template1", own, numbers.__next__))
         versions = {Queue.name: __version__}

@@ -53,8 +53,9 @@ def section(
         f" {head['client']['driver']} on the same machine; {settings}; {clients}; {runs}"
         f" ({options['snapshot_seconds']} s beside a snapshot), of which the median counts;"
         f" synchronous_commit {' / '.join(commits)}. The {floor} is given in messages a second, the others as"
-        " a share of it in the same run. Beside a held snapshot, it is the last seconds as a share of the"
-        " first (and messages a second then); on a backlog of a million, a share of the same on a thousand."
+        " a share of it in the same run; with events or wake-ups, as a share of the same system's W1. Beside"
+        " a held snapshot, it is the last seconds as a share of the first (and messages a second then);"
+        " on a backlog of a million, a share of the same on a thousand."
         " Each system is asked by the statements that its own client sends. WAL is a message's. Lost is what"
         " was dequeued, and neither finished nor given back."
     )

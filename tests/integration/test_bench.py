@@ -18,8 +18,8 @@ from psycopg.rows import dict_row
 from pylonny.bench.session import placeholders
 from pylonny.bench.systems import Left
 from pylonny.bench.workloads import WORKLOADS
-from tests.bench.ceilings import Calls, Ceiling, Leases
-from tests.support.sessions import wait_until
+from tests.bench.ceilings import CEILINGS, Ceiling, Leases
+from tests.support.sessions import IMPATIENT, wait_until
 
 if TYPE_CHECKING:
     from tests.conftest import Connect
@@ -53,27 +53,26 @@ def schemas(conn: Connection) -> list[str]:
     return [name for (name,) in conn.execute(OURS).fetchall()]
 
 
-@pytest.mark.parametrize("ceiling", [Calls, Leases])
+@pytest.mark.parametrize("ceiling", CEILINGS)
 def test_a_ceiling_hands_each_message_to_one(connect: Connect, ceiling: type[Ceiling]) -> None:
-    conn, other = connect(), connect()
+    conn, other = connect(), connect(options=IMPATIENT)
     conn.execute("CREATE SCHEMA bench")
     system, workload = ceiling("bench"), WORKLOADS["W1"]
     system.install(conn, workload)
     system.load(conn, workload, 1)
-    create, dequeue, delete = system.steps(workload)
-    conn.execute(create.sql.encode())
+    create, dequeue, delete = (placeholders(step.sql).encode() for step in system.steps(workload))
+    conn.execute(create)
     assert system.left(conn) == Left(free=2, taken=0)
 
     with conn.transaction():
-        rows = [
-            one.cursor(row_factory=dict_row).execute(dequeue.sql.encode()).fetchone() for one in (conn, other)
-        ]
-        found = [row for row in rows if row]
-        assert sorted(row["n"] for row in found) == [1, 2]
-        assert conn.execute(dequeue.sql.encode()).fetchall() == []
+        taken = [one.cursor(row_factory=dict_row).execute(dequeue).fetchall() for one in (conn, other)]
+        assert [[(row["n"], row["id"]) for row in rows] for rows in taken] == [[(1, 1)], [(1, 2)]]
+        assert conn.execute(dequeue).fetchall() == []
     assert system.left(conn) == Left(free=0, taken=2)
-    for row in found:
-        assert conn.execute(placeholders(delete.sql).encode(), row).fetchone() == (True,)
+    for (row,) in taken:
+        if ceiling is Leases:
+            assert conn.execute(delete, row | {"num_attempts": 2}).fetchone() == (False,)
+        assert conn.execute(delete, row).fetchone() == (True,)
     assert system.left(conn) == Left(free=0, taken=0)
 
 

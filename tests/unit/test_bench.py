@@ -262,6 +262,7 @@ def test_the_command_says_what_is_measured_and_not_where_it_is_written() -> None
     arguments = ["--workload", "W1", "--begin", "--json", "/mine/figures.json", "--note", "noisy"]
     assert bench.command(bench.parser().parse_args(arguments)) == 'make bench ARGS="--workload W1 --begin"'
     assert bench.command(bench.parser().parse_args([])) == "make bench"
+    assert bench.command(bench.parser().parse_args(["--peers", ""])) == "make bench ARGS=\"--peers ''\""
 
 
 # The peers' statements
