@@ -6,6 +6,8 @@ a queue of channels adds. Neither is a queue: nothing is checked, and nothing is
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from pylonny.bench.scripts import Step
 from pylonny.bench.systems import CONTENT, LOCK_MS, Connection, Floor, Left, count_left, execute, life
 from pylonny.bench.workloads import WORKLOADS, Workload
@@ -17,7 +19,7 @@ _DECLARED = (
 )
 
 
-class Ceiling:
+class Ceiling(ABC):
     """A table behind three functions, for one message without a channel each."""
 
     name: str
@@ -31,9 +33,9 @@ class Ceiling:
         """Neither batches nor channels, it notifies nobody, and what an old snapshot does to it is known."""
         return not (workload.batch > 1 or workload.channels or workload.notify or workload.beside_snapshot)
 
+    @abstractmethod
     def definitions(self) -> tuple[str, ...]:
         """The table `message`, and the functions `message_create`, `message_dequeue`, `message_delete`."""
-        raise NotImplementedError
 
     def install(self, conn: Connection, workload: Workload) -> str | None:  # noqa: ARG002 - all need the same
         """Create the table and the functions."""
@@ -83,12 +85,12 @@ class Calls(Ceiling):
         create, dequeue, delete = (step.sql for step in self._floor.steps(WORKLOADS["W1"]))
         return (
             f"""\
-CREATE FUNCTION {self._schema}.message_create(channel text, message bytea, lock_ms bigint, delay_ms bigint)
+CREATE FUNCTION {self._schema}.message_create(channel text, content bytea, lock_ms bigint, delay_ms bigint)
 RETURNS bigint {_DECLARED} AS $$
 DECLARE
   v_id bigint;
 BEGIN
-  {create.replace(CONTENT, "message_create.message")} INTO v_id;
+  {create.replace(CONTENT, "message_create.content")} INTO v_id;
   RETURN v_id;
 END $$""",
             f"""\
@@ -99,10 +101,11 @@ BEGIN
   RETURN QUERY {dequeue};
 END $$""",
             f"""\
-CREATE FUNCTION {self._schema}.message_delete(message_id bigint, num_attempts integer)
+CREATE FUNCTION {self._schema}.message_delete(id bigint, num_attempts integer)
 RETURNS boolean {_DECLARED} AS $$
+#variable_conflict use_column
 BEGIN
-  {delete.replace(":id::bigint", "message_id")};
+  {delete.replace(":id::bigint", "message_delete.id")};
   RETURN FOUND;
 END $$""",
         )
