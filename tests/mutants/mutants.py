@@ -48,7 +48,7 @@ MUTANTS = [
         "who sleeps misses nothing: what is on its way untold is known to who falls asleep",
         "_sleepers_wake",
         "AND pg_try_advisory_xact_lock_shared(",
-        "AND hashint8extended(",
+        "AND 0 <> hashint8extended(",
         "test_wake_ups.py",
     ),
     Mutant(
@@ -63,8 +63,8 @@ MUTANTS = [
         "sleep-looks-once",
         "who sleeps misses nothing: it looks once more when it has its number",
         "message_dequeue",
-        "v_is_asleep := true;",
-        "EXIT;",
+        "v_is_last := v_nap_ms IS NOT NULL;",
+        "v_is_last := true;",
         "test_wake_ups.py",
     ),
     Mutant(
@@ -877,6 +877,7 @@ MUTANTS = [
         "check",
         "AND NOT EXISTS (SELECT FROM {{ schema }}.wake w WHERE w.channel = c.channel)",
         "AND NOT EXISTS (SELECT FROM {{ schema }}.wake w)",
+        "test_check.py",
     ),
     Mutant(
         "check-one-too-many-is-well",
